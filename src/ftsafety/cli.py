@@ -1,0 +1,64 @@
+"""How the programs under `workflow/scripts/` read their arguments and report errors."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ftsafety.errors import UserError
+from ftsafety.plan import Pack, Plan, load_plan
+
+
+def run_stage(stage: Callable[[Plan, Pack], None], doc: str | None) -> None:
+    """Find the pack that the command line names and run one stage of it."""
+    arguments = _parse(doc, "pack")
+    with user_errors():
+        plan = load_plan(arguments.root, arguments.settings)
+        if arguments.pack not in plan.packs:
+            raise UserError(
+                f"no pack {arguments.pack!r}; the config has changed since it was planned",
+                mend="start Snakemake again: what is complete is skipped",
+            )
+        stage(plan, plan.packs[arguments.pack])
+
+
+def run_build(doc: str | None) -> None:
+    """Build one model of the embedded world where the workflow expects it."""
+    arguments = _parse(doc, "model")
+    with user_errors():
+        import torch
+
+        from ftsafety.config import load_project
+        from ftsafety.paths import model_dir
+        from ftsafety.world.model import build_model
+
+        recipe = load_project(arguments.root, arguments.settings).models[arguments.model]
+        assert recipe.source == "world"
+        torch.set_num_threads(recipe.threads)
+        build_model(
+            recipe.world_seed,
+            recipe.base_seed,
+            model_dir(arguments.model),
+            lambda line: print(line, file=sys.stderr, flush=True),
+        )
+
+
+def _parse(doc: str | None, what: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument(what, help=f"a {what}'s name")
+    parser.add_argument("--root", type=Path, default=Path(), help="folder that holds config/")
+    parser.add_argument("--settings", type=json.loads, help="in the place of config/config.yaml")
+    return parser.parse_args()
+
+
+class user_errors:  # noqa: N801 (reads as a statement)
+    """Print a UserError as a sentence on stderr and exit with 2, without a traceback."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, UserError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)

@@ -1,0 +1,127 @@
+"""Reading and writing the files of a study so that a crash or a second writer harms nothing.
+
+Everything is written to a temporary name first and then renamed. `publish_*` leaves equal content alone:
+jobs that outlive a killed Snakemake may still write what a newer job has written already.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ftsafety.errors import UserError, shown
+
+PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """Hexadecimal sha256 of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file, or of a model folder: over the sorted names and sha256s of its safetensors."""
+    if path.is_file():
+        return sha256_file(path)
+    return digest([[file.name, sha256_file(file)] for file in sorted(path.glob("*.safetensors"))], 64)
+
+
+def private_dir(path: Path) -> Path:
+    """Make a folder for sensitive text (mode 0700); folders that exist are tightened."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(PRIVATE_DIR)
+    return path
+
+
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
+    """Write atomically; equal content is left alone, so that its time stamp stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = text.encode()
+    if path.exists() and path.read_bytes() == content:
+        return
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:  # mkstemp makes the file 0600
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if not private:
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def write_rows(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
+    """Write JSON Lines."""
+    write_text(
+        path,
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        private=private,
+    )
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def read_json_if_whole(path: Path) -> Any:
+    """The file's JSON, or None where it is missing or was cut off while being written."""
+    try:
+        return read_json(path)
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """Rows of a JSON Lines file.
+
+    Raises UserError naming file and line for a line that is no JSON object.
+    """
+    with path.open() as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("not a JSON object")
+            except ValueError as error:
+                raise UserError(
+                    f"{error} in {shown(line.rstrip())}",
+                    file=f"{path}:{number}",
+                    mend="write one JSON object a line, or remove the line",
+                ) from None
+            yield row
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Move a finished folder to its name; where a second writer was faster, keep the first's."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        if not final.exists():
+            raise
+        shutil.rmtree(temporary)

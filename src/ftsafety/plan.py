@@ -1,0 +1,220 @@
+"""From studies to runs, and from runs to packs: what there is to do, independent of what is on disk."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ftsafety import paths
+from ftsafety.checks import grid_cells
+from ftsafety.config import Project, load_project
+from ftsafety.files import digest
+from ftsafety.runs import Run, Trajectory
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run's place in a grid of a study; `axes` holds a value for every axis, None at epoch 0."""
+
+    grid: str
+    axes: dict[str, Any]
+    run: Run
+    benchmarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    name: str
+    cells: tuple[Cell, ...]
+    judges: tuple[str, ...]
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        return {cell.run.id: cell.run for cell in self.cells}
+
+    @cached_property
+    def benchmarks_of(self) -> dict[str, list[str]]:
+        """Run id → benchmarks it answers for this study."""
+        asked: dict[str, list[str]] = defaultdict(list)
+        for cell in self.cells:
+            asked[cell.run.id] += [b for b in cell.benchmarks if b not in asked[cell.run.id]]
+        return dict(asked)
+
+
+@dataclass
+class Work:
+    """What all studies together ask of one trajectory."""
+
+    trajectory: Trajectory
+    epochs: set[int] = field(default_factory=set)
+    asked: set[tuple[str, str]] = field(default_factory=set)  # (benchmark, judge)
+    studies: set[str] = field(default_factory=set)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(trajectory=self.trajectory, epochs=e) for e in sorted(self.epochs)]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        return sorted({benchmark for benchmark, _ in self.asked})
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Trajectories of one model that one job trains, one job answers and one job judges."""
+
+    model: str
+    work: tuple[Work, ...]
+
+    @cached_property
+    def id(self) -> str:
+        first = self.work[0].trajectory
+        kind = "initial" if first.is_initial else f"{len(self.work)}x"
+        return f"{self.model}-{kind}-{digest([w.trajectory.hash8 for w in self.work])}"
+
+    @property
+    def trains(self) -> bool:
+        return not self.work[0].trajectory.is_initial
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for work in self.work for run in work.runs]
+
+    def describe(self, part: str) -> str:
+        """A line for each trajectory, naming `part` of the work: epochs, benchmarks or judgements."""
+        lines = []
+        for work in self.work:
+            names = {
+                "epochs": [f"epochs {', '.join(map(str, sorted(work.epochs)))}"],
+                "benchmarks": ["→", *work.benchmarks],
+                "judgements": ["→", *(f"{b}/{j}" for b, j in sorted(work.asked))],
+            }[part]
+            lines.append(f"{work.trajectory.describe()}  {' '.join(names)}")
+        return "\n".join(lines)
+
+
+class Plan:
+    """All studies of a project. Every study is planned, so that a pack never depends on the target."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.studies = {name: self._study(name) for name in project.studies}
+        self.work: dict[str, Work] = {}
+        for study in self.studies.values():
+            for cell in study.cells:
+                trajectory = cell.run.trajectory
+                work = self.work.setdefault(trajectory.hash8, Work(trajectory))
+                work.epochs.add(cell.run.epochs)
+                work.asked |= {(b, j) for b in cell.benchmarks for j in study.judges}
+                work.studies.add(study.name)
+        self.packs = {pack.id: pack for pack in self._packs()}
+        self.pack_of = {w.trajectory.hash8: pack for pack in self.packs.values() for w in pack.work}
+
+    def study_packs(self, study: str) -> list[Pack]:
+        hashes = {run.trajectory.hash8 for run in self.studies[study].runs.values()}
+        return sorted({self.pack_of[h].id: self.pack_of[h] for h in hashes}.values(), key=_pack_id)
+
+    # ------------------------------------------------------------------ runs
+
+    def _study(self, name: str) -> StudyPlan:
+        study = self.project.studies[name]
+        cells: list[Cell] = []
+        for grid_name, grid in study.grids.items():
+            benchmarks = tuple(grid.benchmarks or study.benchmarks)
+            initial: dict[str, Cell] = {}
+            for axes in grid_cells(study, grid):
+                trajectory = self.trajectory(axes)
+                run = Run(trajectory=trajectory, epochs=axes["epochs"])
+                cells.append(Cell(grid_name, axes, run, benchmarks))
+                start = Run(trajectory=self.initial(trajectory), epochs=0)
+                null = {axis: None for axis in axes} | {"model": axes["model"], "epochs": 0}
+                initial.setdefault(start.id, Cell(grid_name, null, start, benchmarks))
+            cells += initial.values()
+        return StudyPlan(name, tuple(cells), tuple(study.judges))
+
+    def trajectory(self, axes: dict[str, Any]) -> Trajectory:
+        project = self.project
+        dataset = project.datasets[axes["dataset"]]
+        mitigation = axes["mitigation"] and project.mitigations[axes["mitigation"]]
+        depends_on_total = axes["schedule"] in ("linear", "cosine")
+        return Trajectory(
+            **{k: v for k, v in axes.items() if k != "epochs"},
+            epochs=axes["epochs"] if depends_on_total else None,
+            model_recipe=project.models[axes["model"]].identity(),
+            template=dataset.template,
+            template_recipe=project.templates[dataset.template].model_dump(),
+            dataset_recipe=dataset.identity(),
+            mitigation_recipe=mitigation
+            and {**mitigation.model_dump(), "of": project.datasets[mitigation.dataset].identity()},
+            method_recipe=project.methods[axes["method"]].model_dump(),
+        )
+
+    def initial(self, trajectory: Trajectory) -> Trajectory:
+        return Trajectory(
+            model=trajectory.model,
+            model_recipe=trajectory.model_recipe,
+            template=trajectory.template,
+            template_recipe=trajectory.template_recipe,
+        )
+
+    # ----------------------------------------------------------------- packs
+
+    def _packs(self) -> Iterable[Pack]:
+        """Trajectories that the same studies need share packs, so one study trains nothing for another.
+
+        Within a pack the cost is balanced: trajectories are dealt out by falling number of steps.
+        """
+        groups: dict[tuple[Any, ...], list[Work]] = defaultdict(list)
+        for work in self.work.values():
+            trajectory = work.trajectory
+            groups[
+                trajectory.model, trajectory.is_initial, tuple(sorted(work.studies))
+            ].append(work)
+        for (model, *_), group in groups.items():
+            size = self.project.models[model].pack_size
+            n_packs = -(-len(group) // size)
+            group.sort(key=lambda work: (-self.examples_seen(work), work.trajectory.hash8))
+            for i in range(n_packs):
+                yield Pack(model, tuple(group[i::n_packs]))
+
+    def n_examples(self, trajectory: Trajectory) -> int:
+        """Training examples, mitigation included; 0 for an initial model."""
+        if trajectory.dataset is None:
+            return 0
+        n = self.project.datasets[trajectory.dataset].n
+        if trajectory.mitigation:
+            n += self.project.mitigations[trajectory.mitigation].n
+        return n
+
+    def steps(self, run: Run) -> int:
+        """Optimizer steps of a run; the last short batch of an epoch is dropped."""
+        batch = run.trajectory.global_batch_size
+        return run.epochs * (self.n_examples(run.trajectory) // batch) if batch else 0
+
+    def examples_seen(self, work: Work) -> int:
+        return self.n_examples(work.trajectory) * max(work.epochs)
+
+    # ----------------------------------------------------------------- files
+
+    def data_digest(self, trajectory: Trajectory) -> str:
+        return digest([trajectory.dataset_recipe, trajectory.mitigation_recipe])
+
+    def data_file(self, trajectory: Trajectory) -> Path:
+        return paths.data_file(trajectory.data, self.data_digest(trajectory))
+
+    def benchmark_file(self, benchmark: str) -> Path:
+        return paths.benchmark_file(benchmark, digest(self.project.benchmarks[benchmark].identity()))
+
+    def model_dir(self, model: str) -> Path:
+        recipe = self.project.models[model]
+        return Path(recipe.path) if recipe.source == "path" else paths.model_dir(model)
+
+
+def _pack_id(pack: Pack) -> str:
+    return pack.id
+
+
+def load_plan(root: Path, settings: dict[str, Any] | None = None) -> Plan:
+    return Plan(load_project(root, settings))

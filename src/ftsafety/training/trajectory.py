@@ -1,0 +1,125 @@
+"""Train one trajectory and hand over the epochs that are kept."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from ftsafety.runs import Trajectory
+from ftsafety.training.batches import Example, collate, epoch_order, summed_loss
+from ftsafety.training.checkpoints import complete_checkpoints, save_checkpoint
+from ftsafety.training.engines import Engine, device, rank, world_size
+from ftsafety.training.schedule import learning_rate_at
+
+
+@dataclass(frozen=True)
+class BatchSplit:
+    """A global batch as per-device micro-batches: per_device × ranks × accumulation = global."""
+
+    per_device: int
+    ranks: int
+    accumulation: int
+
+    @classmethod
+    def of(cls, global_batch_size: int, ranks: int, max_per_device: int) -> "BatchSplit":
+        """The largest per-device size that divides evenly. Raises ValueError if none does."""
+        if global_batch_size % ranks:
+            raise ValueError(f"a global batch of {global_batch_size} on {ranks} ranks")
+        share = global_batch_size // ranks
+        per_device = next(d for d in range(min(share, max_per_device), 0, -1) if share % d == 0)
+        split = cls(per_device, ranks, share // per_device)
+        assert split.per_device * split.ranks * split.accumulation == global_batch_size
+        return split
+
+
+@dataclass
+class Progress:
+    """What has happened so far; goes into checkpoints and, at a kept epoch, into its done.json."""
+
+    step: int
+    losses: list[float]  # mean over the target tokens of each global batch
+    tokens: int  # target and prompt tokens, without padding
+    status: str = "ok"
+
+
+def train_trajectory(
+    engine: Engine,
+    trajectory: Trajectory,
+    examples: Sequence[Example],
+    split: BatchSplit,
+    pad_id: int,
+    last_epoch: int,
+    scratch: Path,
+    checkpoint_every_steps: int | None,
+    on_epoch: Callable[[int, Progress], None],
+    log: Callable[[str], None],
+) -> Progress:
+    """Train to `last_epoch`, from the newest complete checkpoint in `scratch` if there is one.
+
+    `on_epoch(epoch, progress)` is called on every rank after each epoch. A loss that is not finite
+    ends the training with status `diverged`. Data order and dropout depend on (seed, epoch or step)
+    alone, so a resumed or longer training takes the same steps.
+    """
+    assert trajectory.global_batch_size is not None and trajectory.seed is not None
+    steps_per_epoch = len(examples) // trajectory.global_batch_size
+    progress = _resume(engine, scratch, log)
+    order: list[int] = []
+    engine.model.train()
+    while progress.step < last_epoch * steps_per_epoch:
+        epoch, within = divmod(progress.step, steps_per_epoch)
+        if within == 0 or not order:
+            order = epoch_order(len(examples), trajectory.seed, epoch)
+        start = within * trajectory.global_batch_size
+        batch = [examples[i] for i in order[start : start + trajectory.global_batch_size]]
+        torch.manual_seed(random.Random(f"{trajectory.seed}/{progress.step}/{rank()}").getrandbits(63))
+        loss = _accumulate(engine, batch, split, pad_id)
+        progress.losses.append(loss)
+        progress.tokens += sum(len(example.tokens) for example in batch)
+        if not math.isfinite(loss):
+            progress.status = "diverged"
+            log(f"diverged: the loss of step {progress.step + 1} is {loss}")
+            return progress
+        engine.step(learning_rate_at(trajectory, progress.step, steps_per_epoch))
+        progress.step += 1
+        if progress.step % steps_per_epoch == 0:
+            on_epoch(epoch + 1, progress)
+            log(f"epoch {epoch + 1}/{last_epoch}  loss {loss:.3f}")
+        if checkpoint_every_steps and progress.step % checkpoint_every_steps == 0:
+            save_checkpoint(engine, scratch, progress.step, vars(progress))
+    return progress
+
+
+def _resume(engine: Engine, scratch: Path, log: Callable[[str], None]) -> Progress:
+    for folder, progress in complete_checkpoints(scratch):
+        try:
+            engine.load(folder)
+        except Exception as error:  # whatever a damaged file makes a library raise
+            log(f"cannot load {folder.name} ({type(error).__name__}), trying the one before")
+            continue
+        log(f"resuming after step {progress['step']}")
+        return Progress(**progress)
+    return Progress(step=0, losses=[], tokens=0)
+
+
+def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, pad_id: int) -> float:
+    """Gradients of the mean loss over the batch's target tokens; returns that mean.
+
+    The batch is sorted by length, so that a micro-batch holds little padding, and dealt to ranks.
+    """
+    n_targets = sum(example.n_targets for example in batch)
+    ordered = sorted(batch, key=lambda example: len(example.tokens))
+    micro = [ordered[i : i + split.per_device] for i in range(0, len(batch), split.per_device)]
+    total = torch.zeros((), device=device())
+    autocast = torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
+    for part in micro[rank() :: split.ranks]:
+        with autocast:
+            loss = summed_loss(engine.model, *collate(part, pad_id, device())) / n_targets
+        engine.backward(loss)
+        total += loss.detach()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return float(total)
