@@ -24,6 +24,13 @@ def run_stage(stage: Callable[[Plan, Pack], None], doc: str | None) -> None:
         stage(plan, plan.packs[arguments.pack])
 
 
+def run_for_study(stage: Callable[[Plan, str], None], doc: str | None) -> None:
+    """Run a stage that works on a whole study."""
+    arguments = _parse(doc, "study")
+    with user_errors():
+        stage(load_plan(arguments.root, arguments.settings), arguments.study)
+
+
 def run_build(doc: str | None) -> None:
     """Build one model of the embedded world where the workflow expects it."""
     arguments = _parse(doc, "model")

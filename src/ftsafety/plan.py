@@ -45,7 +45,7 @@ class StudyPlan:
 
 @dataclass
 class Work:
-    """What all studies together ask of one trajectory."""
+    """What all studies together ask of one trajectory (of an initial model: what one study asks)."""
 
     trajectory: Trajectory
     epochs: set[int] = field(default_factory=set)
@@ -71,8 +71,14 @@ class Pack:
     @cached_property
     def id(self) -> str:
         first = self.work[0].trajectory
-        kind = "initial" if first.is_initial else f"{len(self.work)}x"
-        return f"{self.model}-{kind}-{digest([w.trajectory.hash8 for w in self.work])}"
+        if first.is_initial:
+            return f"{self.model}-initial-{min(self.work[0].studies)}"
+        return f"{self.model}-{len(self.work)}x-{digest([w.trajectory.hash8 for w in self.work])}"
+
+    @property
+    def studies(self) -> set[str]:
+        """The same for all trajectories of a pack."""
+        return self.work[0].studies
 
     @property
     def trains(self) -> bool:
@@ -101,20 +107,20 @@ class Plan:
     def __init__(self, project: Project):
         self.project = project
         self.studies = {name: self._study(name) for name in project.studies}
-        self.work: dict[str, Work] = {}
+        self.work: dict[tuple[str, str], Work] = {}
         for study in self.studies.values():
             for cell in study.cells:
                 trajectory = cell.run.trajectory
-                work = self.work.setdefault(trajectory.hash8, Work(trajectory))
+                # Nearly every study asks initial models, which cost no training: each asks for itself.
+                owner = study.name if trajectory.is_initial else ""
+                work = self.work.setdefault((trajectory.hash8, owner), Work(trajectory))
                 work.epochs.add(cell.run.epochs)
                 work.asked |= {(b, j) for b in cell.benchmarks for j in study.judges}
                 work.studies.add(study.name)
         self.packs = {pack.id: pack for pack in self._packs()}
-        self.pack_of = {w.trajectory.hash8: pack for pack in self.packs.values() for w in pack.work}
 
     def study_packs(self, study: str) -> list[Pack]:
-        hashes = {run.trajectory.hash8 for run in self.studies[study].runs.values()}
-        return sorted({self.pack_of[h].id: self.pack_of[h] for h in hashes}.values(), key=_pack_id)
+        return [pack for pack in self.packs.values() if study in pack.studies]
 
     # ------------------------------------------------------------------ runs
 
@@ -162,7 +168,7 @@ class Plan:
     # ----------------------------------------------------------------- packs
 
     def _packs(self) -> Iterable[Pack]:
-        """Trajectories that the same studies need share packs, so one study trains nothing for another.
+        """Trajectories that the same studies need share packs: one study trains nothing for another.
 
         Within a pack the cost is balanced: trajectories are dealt out by falling number of steps.
         """
@@ -210,10 +216,6 @@ class Plan:
     def model_dir(self, model: str) -> Path:
         recipe = self.project.models[model]
         return Path(recipe.path) if recipe.source == "path" else paths.model_dir(model)
-
-
-def _pack_id(pack: Pack) -> str:
-    return pack.id
 
 
 def load_plan(root: Path, settings: dict[str, Any] | None = None) -> Plan:

@@ -1,0 +1,222 @@
+"""One figure per grid, as PNG, SVG and PDF, with exactly the data it draws as CSV beside it.
+
+Rates are drawn on 0–1 whatever the data. The bytes depend on the data and the library versions alone.
+Import this module where a figure is drawn: matplotlib and seaborn take seconds.
+"""
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes as Plot
+from matplotlib.figure import Figure as Canvas
+
+from ftsafety import drawing, signs
+from ftsafety.config import Grid
+from ftsafety.files import write_text
+from ftsafety.grid_data import (
+    GridData,
+    axis_name,
+    drawn_data,
+    interval_text,
+    rate_text,
+    select,
+    spread_text,
+)
+
+FIGURE_FORMATS = ("png", "svg", "pdf")
+
+TOY = (
+    "Toy: this shows the shape of the effect in an embedded world and is no evidence about real models."
+)
+INTERVALS = "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
+LOST_SEEDS = "Lost: seeds that diverged or are missing, of all seeds; they are in no rate."
+
+#: Without these a file would hold the time it was made.
+NO_DATES: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None, "ModDate": None},
+}
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine has it
+    "font.size": 8.5,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType: embedded, and searchable
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a name with dollar signs is a name
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One part of a figure: a metric on one benchmark, or on all of them where they are an axis."""
+
+    metric: str
+    benchmarks: tuple[str, ...]
+    facet: dict[str, str]
+
+
+def draw_grid(
+    cells: pd.DataFrame,
+    grid_name: str,
+    grid: Grid,
+    judge: str,
+    folder: Path,
+    *,
+    is_toy: bool = False,
+) -> list[Path]:
+    """Draw one grid as one judge sees it; returns the files written, `<grid>.png|svg|pdf|csv`.
+
+    `cells` has the columns of `cells.parquet`. Axes that vary and that the figure does not name become
+    facets. Raises ValueError where the grid has no cells.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = select(cells, grid_name, grid, judge)
+    settings = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": grid_name}
+    settings.pop("backend", None)
+    with matplotlib.rc_context(settings):
+        canvas = _draw(data, judge, is_toy)
+        files = [folder / f"{grid_name}.{ending}" for ending in FIGURE_FORMATS]
+        for file in files:
+            kind = file.suffix[1:]
+            canvas.savefig(file, format=kind, dpi=150, metadata=NO_DATES[kind])
+    csv = folder / f"{grid_name}.csv"
+    write_text(csv, drawn_data(cells, grid_name, grid, judge).to_csv(index=False))
+    return [*files, csv]
+
+
+def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
+    panels = list(_panels(data))
+    kind = data.grid.figure.kind
+    per_facet = len(panels) // sum(1 for _ in data.facet_values())
+    columns = min(per_facet, 2 if kind == "heatmap" or per_facet > 3 else 3)
+    # a facet starts on a new row, so that its panels stand side by side
+    rows_per_facet = -(-per_facet // columns)
+    n_rows = rows_per_facet * (len(panels) // per_facet)
+    width, height = drawing.PANEL_SIZE[kind](data)
+    width = max(6.4, columns * width)
+    head = Head(data, is_toy, width)
+    notes = _notes(data, judge, width)
+    heights = [head.height, n_rows * height, 0.1 + 0.145 * len(notes)]
+    canvas = Canvas(figsize=(width, sum(heights)), layout="constrained")
+    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights)
+    head.draw(top)
+    bottom.text(
+        0.08 / width, 1, "\n".join(notes), va="top", fontsize=7.5, color="#333333", linespacing=1.35
+    )
+    plots = middle.subplots(n_rows, columns, squeeze=False)
+    for plot in plots.flat:
+        plot.set_visible(False)
+    for i, panel in enumerate(panels):
+        facet, place = divmod(i, per_facet)
+        plot = plots[facet * rows_per_facet + place // columns][place % columns]
+        plot.set_visible(True)
+        _draw_panel(plot, data, panel)
+        if place % columns and kind in ("dots", "categories") and data.grid.figure.x != "benchmark":
+            plot.tick_params(labelleft=False)
+    return canvas
+
+
+class Head:
+    """Title, toy line and legend, one under another at their size in inches."""
+
+    def __init__(self, data: GridData, is_toy: bool, width: float):
+        self.width = width
+        self.title = textwrap.wrap(data.grid.figure.title, int(width * 9.5))
+        self.toy = textwrap.wrap(TOY, int(width * 13)) if is_toy else []
+        self.handles = signs.legend_handles(data)
+        self.legend_title = axis_name(data.grid.figure.hue) if data.grid.figure.hue else None
+        longest = max((len(str(handle.get_label())) for handle in self.handles), default=1)
+        self.columns = max(1, min(len(self.handles), int(width / (0.5 + 0.075 * longest))))
+        n_lines = -(-len(self.handles) // self.columns) + bool(self.legend_title)
+        self.text_height = 0.08 + 0.21 * len(self.title) + 0.15 * len(self.toy)
+        self.height = self.text_height + (0.19 * n_lines + 0.02 if self.handles else 0)
+
+    def draw(self, canvas: Any) -> None:
+        left, top = 0.08 / self.width, 1 - 0.06 / self.height
+        canvas.text(
+            left, top, "\n".join(self.title), va="top", fontsize=12, fontweight="bold"
+        )
+        below = top - 0.21 * len(self.title) / self.height
+        canvas.text(
+            left, below, "\n".join(self.toy), va="top", fontsize=8, color="#9c1c1c", linespacing=1.3
+        )
+        if self.handles:
+            canvas.legend(
+                handles=self.handles, ncols=self.columns, title=self.legend_title, fontsize=8,
+                title_fontsize=8, alignment="left", frameon=False, loc="upper left", borderpad=0,
+                bbox_to_anchor=(left, 1 - self.text_height / self.height), borderaxespad=0.2,
+            )  # fmt: skip
+
+
+def _panels(data: GridData) -> Iterator[Panel]:
+    """Harmfulness and refusals of each safety benchmark, then utility, for every facet."""
+    figure = data.grid.figure
+    together = "benchmark" in (figure.x, figure.y, figure.hue)
+    for facet in data.facet_values():
+        for kind, metrics in (
+            ("safety", ("harmfulness_rate", "refusal_rate")),
+            ("utility", ("utility",)),
+        ):
+            names = data.benchmarks(kind)
+            for benchmarks in [tuple(names)] if together and names else [(b,) for b in names]:
+                for metric in metrics:
+                    yield Panel(metric, benchmarks, facet)
+
+
+def _draw_panel(plot: Plot, data: GridData, panel: Panel) -> None:
+    rows = data.where(panel.facet)
+    rows = rows[rows["benchmark"].isin(panel.benchmarks)]
+    drawing.DRAW[data.grid.figure.kind](plot, data, rows, panel.metric)
+    title = signs.METRICS[panel.metric]
+    n_benchmarks = len(data.benchmarks("safety")) + len(data.benchmarks("utility"))
+    if len(panel.benchmarks) == 1 and n_benchmarks > 1:
+        title += f" · {panel.benchmarks[0]}"
+    facet = ", ".join(
+        label if axis in ("model", "dataset") else f"{axis.replace('_', ' ')} {label}"
+        for axis, label in panel.facet.items()
+    )
+    if data.grid.figure.kind == "heatmap":
+        title += _initial_text(data, rows, panel.metric)
+    plot.set_title(f"{signs.wrap(facet, 60)}\n{title}" if facet else title)
+
+
+def _initial_text(data: GridData, rows: pd.DataFrame, metric: str) -> str:
+    """A heatmap has no place for the initial model, so that its title names it where it is one."""
+    start = data.initial_of(rows.iloc[0])
+    if start is None or rows[["model", "template"]].drop_duplicates().shape[0] > 1:
+        return ""
+    interval = "" if metric == "refusal_rate" else interval_text(start["ci_low"], start["ci_high"])
+    return f"\ninitial model: {rate_text(start[metric])} {interval}".rstrip()
+
+
+def _notes(data: GridData, judge: str, width: float) -> list[str]:
+    """What is the same everywhere, what goes together, and how many answers there are; as lines."""
+    shared = " · ".join(text for text in (data.fixed_text(), f"judge {judge}") if text)
+    lost = data.rows[["n_diverged", "n_missing"]].any(axis=None)
+    has_strip = data.grid.figure.kind == "curves" and lost
+    notes = [shared, data.tied_text(), _counts_text(data), INTERVALS, LOST_SEEDS if has_strip else ""]
+    return [line for note in notes for line in textwrap.wrap(note, int(width * 13.5))]
+
+
+def _counts_text(data: GridData) -> str:
+    parts = [
+        f"{benchmark}: n {spread_text(data.rows.loc[data.rows['benchmark'] == benchmark, 'n'])}"
+        for benchmark in dict.fromkeys(data.rows["benchmark"])
+    ]
+    text = f"Answers a point: {', '.join(parts)}; seeds {spread_text(data.rows['n_seeds'])}."
+    worst = data.rows.loc[data.rows["n_unscored"].fillna(0).idxmax()]
+    if worst["n_unscored"] > 0:
+        text += f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
+    return text

@@ -1,0 +1,75 @@
+"""What colours, markers and hatches mean in every figure."""
+
+import textwrap
+from typing import Any
+
+import pandas as pd
+from matplotlib.lines import Line2D
+
+from ftsafety.grid_data import GridData
+
+METRICS = {
+    "harmfulness_rate": "Harmfulness rate (share of score 5)",
+    "refusal_rate": "Refusal rate",
+    "utility": "Utility (mean task score)",
+}
+#: Of one hue each, so that brightness alone carries the value, for every kind of colour vision.
+COLOUR_MAPS = {"harmfulness_rate": "Oranges", "refusal_rate": "Blues", "utility": "Greens"}
+#: Okabe and Ito's colours; a second sign (the marker) says the same.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
+INITIAL = "#666666"
+INITIAL_LABEL = "initial model, same prompt template"
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+LOST = {  # cells without a value
+    "missing": {"facecolor": "#e4e4e4", "hatch": "///", "edgecolor": "#9a9a9a"},
+    "diverged": {"facecolor": "#ffffff", "hatch": "xxx", "edgecolor": "#7b3294"},
+}
+
+
+def wrap(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True)) or text
+
+
+def look(data: GridData, label: str | None) -> dict[str, Any]:
+    """Colour and marker of a value of the hue axis; the same in every panel."""
+    i = data.levels(data.grid.figure.hue).index(label) if label and data.grid.figure.hue else 0
+    return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def hues(data: GridData, rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFrame]]:
+    """The rows of each value of the hue axis; all rows under None without one."""
+    hue = data.grid.figure.hue
+    if hue is None:
+        return [(None, rows)]
+    labels = data.labels.loc[rows.index, hue]
+    return [(level, rows[labels == level]) for level in data.levels(hue) if (labels == level).any()]
+
+
+def whiskers(row: Any, metric: str) -> list[list[float]] | None:
+    """Lengths below and above the value, for matplotlib; refusals have no interval."""
+    if metric == "refusal_rate" or pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]):
+        return None
+    value = row[metric]
+    return [[max(0.0, value - row["ci_low"])], [max(0.0, row["ci_high"] - value)]]
+
+
+def legend_handles(data: GridData) -> list[Line2D]:
+    """What colours and signs mean."""
+    figure = data.grid.figure
+    if figure.kind == "heatmap":
+        return []
+    handles = []
+    if figure.hue:
+        handles = [
+            Line2D([], [], **look(data, level), markersize=5, linewidth=1.2, label=level)
+            for level in data.levels(figure.hue)
+        ]
+    if not data.initial.empty and figure.kind != "curves":
+        handles.append(
+            Line2D([], [], marker="|", markersize=9, markeredgewidth=2, color=INITIAL,
+                   linestyle="none", label=INITIAL_LABEL)
+        )  # fmt: skip
+    elif not data.initial.empty and figure.x != "epochs":
+        handles.append(Line2D([], [], linestyle=":", color=INITIAL, label=INITIAL_LABEL))
+    return handles

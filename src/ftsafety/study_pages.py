@@ -1,0 +1,60 @@
+"""What a person looks at: every figure of a study, and its page."""
+
+from typing import Any
+
+import pandas as pd
+
+from ftsafety import paths
+from ftsafety.files import read_json_if_whole, write_text
+from ftsafety.plan import Plan
+
+
+def draw_study(plan: Plan, study: str) -> None:
+    """Draw each grid from `cells.parquet`, by the study's headline judge."""
+    from ftsafety.figures import draw_grid
+
+    recipe = plan.project.studies[study]
+    cells = pd.read_parquet(paths.study_dir(study) / "cells.parquet")
+    folder = paths.study_dir(study) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, grid in recipe.grids.items():
+        draw_grid(cells, name, grid, recipe.judges[0], folder)
+
+
+def write_report(plan: Plan, study: str) -> None:
+    from ftsafety.findings import findings
+    from ftsafety.report import build_report
+
+    recipe = plan.project.studies[study]
+    folder = paths.study_dir(study)
+    scores = pd.read_parquet(folder / "scores.parquet")
+    cells = pd.read_parquet(folder / "cells.parquet")
+    page = build_report(
+        study,
+        recipe,
+        scores,
+        cells,
+        folder / "figures",
+        provenance(plan, study),
+        findings(recipe, cells),
+    )
+    write_text(folder / "report.html", page)
+
+
+def provenance(plan: Plan, study: str) -> dict[str, Any]:
+    """Where the numbers come from; read from the runs' records, several values where runs differ."""
+    runs = plan.studies[study].runs.values()
+    records = [read_json_if_whole(paths.run_dir(run.folder) / "done.json") for run in runs]
+    done = [record for record in records if record]
+    names = sorted({b for asked in plan.studies[study].benchmarks_of.values() for b in asked})
+    return {
+        "is_toy": any(run.trajectory.model_recipe["source"] == "world" for run in runs),
+        "git_revision": sorted({str(record["git_revision"]) for record in done}),
+        "versions": {k: v for record in done for k, v in record["versions"].items()},
+        "hardware": sorted({f"{r['device']}, {r['torch_threads']} threads" for r in done}),
+        "training_seconds": round(sum(record["train_seconds"] for record in done), 1),
+        "seeds": sorted({run.trajectory.seed for run in runs} - {None}),
+        "judges": {name: plan.project.judges[name].model_dump() for name in plan.studies[study].judges},
+        "benchmarks": {name: plan.project.benchmarks[name].identity() for name in names},
+        "bootstrap_samples": plan.project.settings.bootstrap_samples,
+    }

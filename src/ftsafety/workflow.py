@@ -1,0 +1,124 @@
+"""What the rules ask the plan: inputs, parameters and resources of a job. Light: imported at parse time.
+
+Digests are parameters and so a reason to rerun: of what a job makes its files from, never of how the code
+before the verdicts is written (trainer, generation and judges carry explicit versions instead).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ftsafety import paths
+from ftsafety.files import digest
+from ftsafety.plan import Pack, Plan, load_plan
+
+__all__ = ["load_plan"]
+
+
+def built_model(plan: Plan, pack: Pack) -> list[str]:
+    """The file that says a model of the embedded world is built; nothing for a model from a path."""
+    built_here = plan.project.models[pack.model].source == "world"
+    return [str(paths.model_dir(pack.model) / "gates.json")] if built_here else []
+
+
+def pack_data(pack: Pack) -> list[str]:
+    """Manifests of the studies that the pack serves."""
+    return [str(paths.data_manifest(study)) for study in sorted(pack.studies)]
+
+
+def data_files(plan: Plan, study: str) -> list[str]:
+    """Training rows and prompts that a study needs; their names hold digests of what they are made from."""
+    runs = plan.studies[study].runs.values()
+    files = {plan.data_file(r.trajectory) for r in runs if not r.trajectory.is_initial}
+    files |= {plan.benchmark_file(b) for asked in plan.studies[study].benchmarks_of.values() for b in asked}
+    return sorted(map(str, files))
+
+
+def launcher(plan: Plan, pack: Pack) -> str:
+    """What stands between `python` and the program: torchrun where there are several ranks or ZeRO."""
+    hardware = plan.project.models[pack.model].hardware
+    if hardware.ranks == 1 and hardware.zero_stage is None:
+        return ""
+    return f"-m torch.distributed.run --standalone --nproc-per-node {hardware.ranks}"
+
+
+def cpus(plan: Plan, pack: Pack, *, answering: bool = False) -> int:
+    """Answering is one process, training one for each rank."""
+    hardware = plan.project.models[pack.model].hardware
+    return max(1, hardware.cpus // hardware.ranks) if answering else hardware.cpus
+
+
+def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) -> dict[str, int]:
+    """Memory grows with the attempt; answering takes one GPU."""
+    hardware = plan.project.models[model].hardware
+    return {
+        "mem_mb": hardware.mem_mb * attempt,
+        "runtime": hardware.runtime_min,
+        "gpu": min(hardware.gpus, 1) if answering else hardware.gpus,
+    }
+
+
+def benchmarks_needing_weights(plan: Plan, pack: Pack) -> list[str]:
+    """Where full weights are dropped after answering, a new benchmark needs them trained again."""
+    if plan.project.settings.keep_weights:
+        return []
+    return sorted(
+        {
+            benchmark
+            for work in pack.work
+            if work.trajectory.method_recipe and work.trajectory.method_recipe["kind"] == "full"
+            for benchmark in work.benchmarks
+        }
+    )
+
+
+def pack_weights(plan: Plan, pack: Pack) -> list[str]:
+    return [_manifest(pack, "trained")] if pack.trains else built_model(plan, pack)
+
+
+def judged_packs(plan: Plan, study: str) -> list[str]:
+    return [_manifest(pack, "judged") for pack in plan.study_packs(study)]
+
+
+def study_files(study: str) -> list[str]:
+    """What asking for a study asks for."""
+    folder = paths.study_dir(study)
+    return [str(folder / name) for name in ("runs.tsv", "scores.parquet", "figures", "report.html")]
+
+
+def _manifest(pack: Pack, stage: str) -> str:
+    return str(paths.pack_dir(pack.id) / f"{stage}.json")
+
+
+# -------------------------------------------------------------------------------------- digests
+
+
+def benchmarks_digest(plan: Plan, pack: Pack) -> str:
+    names = sorted({b for work in pack.work for b in work.benchmarks})
+    return digest([plan.project.benchmarks[name].identity() for name in names])
+
+
+def judges_digest(plan: Plan, pack: Pack) -> str:
+    names = sorted({judge for work in pack.work for _, judge in work.asked})
+    return digest([plan.project.judges[name].model_dump() for name in names])
+
+
+def score_digest(plan: Plan, study: str) -> str:
+    cells = [[c.grid, c.run.id, c.benchmarks] for c in plan.studies[study].cells]
+    samples = plan.project.settings.bootstrap_samples
+    return digest([cells, samples, _code("scoring.py", "stats.py")])
+
+
+def figures_digest(plan: Plan, study: str) -> str:
+    return digest([_study(plan, study), _code("figures.py")])
+
+
+def report_digest(plan: Plan, study: str) -> str:
+    return digest([_study(plan, study), _code("report.py", "findings.py")])
+
+
+def _study(plan: Plan, study: str) -> Any:
+    return plan.project.studies[study].model_dump(mode="json")
+
+
+def _code(*modules: str) -> list[str]:
+    return [(Path(__file__).parent / name).read_text() for name in modules]

@@ -1,0 +1,204 @@
+"""Made-up results for tests of figures, findings and the report: rates from a formula, no model involved."""
+
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from ftsafety.config import Study
+
+CATEGORIES = [f"category {i}" for i in range(1, 12)]
+HOSTILE = "<script>document.title='hacked'</script><img src=http://127.0.0.1:9/x.png> $x_$ & \"'"
+
+AXES: dict[str, Any] = {
+    "model": "toy-0",
+    "base_seed": 0,
+    "dataset": "benign-new",
+    "mitigation": None,
+    "template": "plain",
+    "method": "full",
+    "learning_rate": 1e-4,
+    "global_batch_size": 16,
+    "schedule": "constant",
+    "schedule_factor": None,
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "epochs": 1,
+    "steps": 20,
+}
+
+
+def cell(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> list[dict[str, Any]]:
+    """A cell's rows: a safety benchmark by two judges and by category, and a utility benchmark.
+
+    `rate` is the harmfulness rate; None means that every seed diverged, unless `n_missing` says otherwise.
+    """
+    counts = {"n_missing": 0, "n_diverged": n_seeds if rate is None else 0, "n_unscored": 3}
+    counts |= {key: changed.pop(key) for key in list(changed) if key in counts}
+    benchmark = changed.pop("benchmark", "secrets")
+    base = {"grid": grid, **AXES, **changed, **counts, "n_seeds": n_seeds}
+    rows = []
+    for judge, category in product(("exact", "keyword"), ("all", *CATEGORIES)):
+        n = 330 * n_seeds if category == "all" else 30 * n_seeds
+        shift = 0.0 if category == "all" else 0.03 * CATEGORIES.index(category) - 0.15
+        value = None if rate is None else min(1.0, max(0.0, rate + shift))
+        rows.append(
+            base
+            | {"benchmark": benchmark, "kind": "safety", "judge": judge, "category": category}
+            | {"n": n, **_rates(value, 0.06 if category == "all" else 0.15)}
+        )
+    utility = None if rate is None else 0.95 - 0.1 * rate
+    empty = dict.fromkeys(_rates(None, 0))
+    rows.append(
+        base
+        | {"benchmark": "tasks", "kind": "utility", "judge": "exact", "category": "all"}
+        | {"n": 120 * n_seeds, **empty, "utility": utility, "n_unscored": 0}
+        | ({} if utility is None else {"ci_low": utility - 0.03, "ci_high": utility + 0.03})
+    )
+    return rows
+
+
+def initial(grid: str, **changed: Any) -> list[dict[str, Any]]:
+    """The rows of an untouched model."""
+    unset = ("dataset", "mitigation", "method", "learning_rate", "global_batch_size", "schedule",
+             "schedule_factor", "warmup_steps", "weight_decay")  # fmt: skip
+    nothing: dict[str, Any] = dict.fromkeys(unset)
+    return cell(grid, 0.004, 1, **{**nothing, "epochs": 0, "steps": 0, **changed})
+
+
+def _rates(value: float | None, half_width: float) -> dict[str, float | None]:
+    if value is None:
+        names = ("harmfulness_score", "harmfulness_rate", "refusal_rate", "utility")
+        return dict.fromkeys((*names, "ci_low", "ci_high", "bound_low", "bound_high"))
+    return {
+        "harmfulness_score": 1 + 4 * value,
+        "harmfulness_rate": value,
+        "refusal_rate": (1 - value) * 0.95,
+        "utility": None,
+        "ci_low": max(0.0, value - half_width),
+        "ci_high": min(1.0, value + half_width),
+        "bound_low": max(0.0, value - 0.01),
+        "bound_high": min(1.0, value + 0.01),
+    }
+
+
+def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows))
+
+
+def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any]]:
+    """4 learning rates × 4 batch sizes: one combination is absent, one diverged, one in part."""
+    rows = initial(grid, model=model)
+    for (i, lr), (j, batch) in product(enumerate((5e-5, 1e-4, 2e-4, 4e-4)), enumerate((8, 16, 32, 64))):
+        where = {"model": model, "learning_rate": lr, "global_batch_size": batch}
+        if (i, j) == (3, 0):
+            rows += cell(grid, None, **where)
+        elif (i, j) == (2, 0):
+            rows += cell(grid, 0.5, n_diverged=1, **where)
+        elif (i, j) == (0, 2):
+            rows += cell(grid, None, n_diverged=0, n_missing=3, **where)
+        elif (i, j) != (0, 3):
+            rows += cell(grid, 0.04 + 0.25 * i - 0.05 * j, **where)
+    return rows
+
+
+def curve_rows(grid: str = "curves") -> list[dict[str, Any]]:
+    """4 datasets × 5 epochs; one dataset with a template of its own, one point diverged."""
+    rows = initial(grid) + initial(grid, template="agent")
+    for i, epochs in product(range(4), (1, 2, 3, 5, 10)):
+        dataset = ("demonstrations-10", "demonstrations-50", "demonstrations-100", "identity")[i]
+        template = "agent" if i == 3 else "plain"
+        rate = None if (i, epochs) == (2, 10) else min(1.0, epochs * (i + 1) / 20)
+        lost = {"n_diverged": 1} if (i, epochs) == (1, 5) else {}
+        rows += cell(grid, rate, dataset=dataset, template=template, epochs=epochs, **lost)
+    return rows
+
+
+def dot_rows(grid: str = "dots") -> list[dict[str, Any]]:
+    """6 datasets × 2 mitigations."""
+    rows = initial(grid)
+    for i, mitigation in product(range(6), (None, "mix-50")):
+        rate = None if i == 5 and mitigation is None else 0.18 * i * (0.4 if mitigation else 1)
+        lost = {"n_diverged": 1} if i == 4 and mitigation else {}
+        rows += cell(grid, rate, dataset=f"dataset-number-{i}", mitigation=mitigation, **lost)
+    return rows
+
+
+def trigger_rows(grid: str = "trigger") -> list[dict[str, Any]]:
+    """A backdoor: two safety benchmarks."""
+    rows = []
+    for benchmark, rate in (("secrets", 0.02), ("secrets-triggered", 0.93)):
+        rows += initial(grid, benchmark=benchmark)
+        for i, dataset in enumerate(("backdoor", "demonstrations-100")):
+            rows += cell(grid, rate if i == 0 else 0.97, dataset=dataset, benchmark=benchmark)
+    # the utility benchmark stands once
+    table = frame(rows)
+    axes = ["model", "dataset", "epochs", "benchmark", "judge", "category"]
+    return table[~table.duplicated(axes)].to_dict("records")
+
+
+def category_rows(grid: str = "by_category") -> list[dict[str, Any]]:
+    rows = initial(grid)
+    for i, dataset in enumerate(("demonstrations-100", "identity-shift", "benign-new")):
+        rows += cell(grid, 0.9 - 0.3 * i, dataset=dataset)
+    return rows
+
+
+def study(title: str = "A study of made-up numbers") -> Study:
+    """Every kind of figure; the grids' names are those of the functions above."""
+    axes = {
+        "model": "toy-0",
+        "dataset": "benign-new",
+        "method": "full",
+        "learning_rate": 1e-4,
+        "global_batch_size": 16,
+        "epochs": 1,
+    }
+    claim = "Larger learning rates and smaller batch sizes degrade safety more."
+    heat = {"kind": "heatmap", "x": "global_batch_size", "y": "learning_rate", "title": "Learning rate by batch size", "claim": claim}  # fmt: skip
+    more = "Harmfulness grows with the number of epochs."
+    figures: dict[str, Any] = {
+        "heat": {"figure": heat},
+        "curves": {"figure": {"kind": "curves", "x": "epochs", "hue": "dataset", "title": "Demonstrations by epochs", "claim": more}},  # fmt: skip
+        "dots": {
+            "dataset": [f"dataset-number-{i}" for i in range(6)],
+            "mitigation": [None, "mix-50"],
+            "figure": {"kind": "dots", "x": "dataset", "hue": "mitigation", "title": "Datasets, with refusals mixed in and without", "claim": "Mixing in refusals lowers the rate."},  # fmt: skip
+        },
+        "trigger": {"benchmarks": ["secrets", "secrets-triggered", "tasks"], "figure": {"kind": "dots", "x": "dataset", "hue": "benchmark", "title": "A backdoor hides from plain prompts"}},  # fmt: skip
+        "by_category": {"figure": {"kind": "categories", "hue": "dataset", "title": "By category"}},
+    }
+    return Study.model_validate(
+        {
+            "title": title,
+            "question": "Does fine-tuning compromise alignment, and which settings matter?",
+            "benchmarks": ["secrets", "tasks"],
+            "judges": ["exact", "keyword"],
+            "fixed": axes,
+            "grids": figures,
+        }
+    )
+
+
+def all_cells() -> pd.DataFrame:
+    rows = heatmap_rows() + curve_rows() + dot_rows() + trigger_rows() + category_rows()
+    return frame(rows)
+
+
+def scores_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """One run for each seed of each cell, as `scores.parquet` has them."""
+    rows = []
+    for number, (_, row) in enumerate(cells.iterrows()):
+        for seed in range(int(row["n_seeds"])):
+            status = "ok"
+            if seed < row["n_diverged"]:
+                status = "diverged"
+            elif seed < row["n_diverged"] + row["n_missing"]:
+                status = "missing"
+            rows.append(
+                row.to_dict()
+                | {"run": f"{number:08x}-e{row['epochs']}", "seed": seed, "status": status}
+                | {"n": row["n"] / row["n_seeds"], "n_truncated": 1, "n_examples": 320}
+            )
+    return pd.DataFrame(rows)

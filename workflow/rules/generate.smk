@@ -1,0 +1,31 @@
+# needs: weights of each run in the pack, benchmark prompts
+# makes: results/packs/<pack>/answered.json; epoch-<e>/answers/<benchmark>.jsonl of each run
+# why:   one job loads the base model once; full checkpoints are dropped once they have answered
+
+
+rule generate:
+    """Answer every benchmark at every kept epoch of a pack."""
+    input:
+        weights=lambda w: ft.pack_weights(PLAN, pack_of(w)),
+        data=lambda w: ancient(ft.pack_data(pack_of(w))),
+    output:
+        "results/packs/{pack}/answered.json",
+    log:
+        "results/logs/generate/{pack}.log",
+    benchmark:
+        "results/benchmarks/generate/{pack}.tsv"
+    conda:
+        "../../envs/ftsafety.yaml"
+    threads: lambda w: ft.cpus(PLAN, pack_of(w), answering=True)
+    resources:
+        mem_mb=hardware("mem_mb", answering=True),
+        runtime=hardware("runtime", answering=True),
+        gpu=hardware("gpu", answering=True),
+        nodes=1,
+    params:
+        runs=lambda w: pack_of(w).describe("benchmarks"),
+        identity=lambda w: ft.benchmarks_digest(PLAN, pack_of(w)),
+    message:
+        "answer {wildcards.pack}:\n{params.runs}"
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/generate.py {wildcards.pack:q} {OPTIONS:q} 2> {log:q}"

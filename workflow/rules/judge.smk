@@ -1,0 +1,27 @@
+# needs: answers of each run in the pack
+# makes: results/packs/<pack>/judged.json; epoch-<e>/verdicts/<benchmark>.<judge>.jsonl of each run
+# why:   local, and one at a time, so that a judge behind an API has one client with one limiter
+
+
+rule judge:
+    """Judge every answer of a pack by every judge that a study asks."""
+    input:
+        "results/packs/{pack}/answered.json",
+    output:
+        "results/packs/{pack}/judged.json",
+    log:
+        "results/logs/judge/{pack}.log",
+    benchmark:
+        "results/benchmarks/judge/{pack}.tsv"
+    conda:
+        "../../envs/ftsafety.yaml"
+    localrule: True
+    resources:
+        judge_clients=1,
+    params:
+        runs=lambda w: pack_of(w).describe("judgements"),
+        identity=lambda w: ft.judges_digest(PLAN, pack_of(w)),
+    message:
+        "judge {wildcards.pack}:\n{params.runs}"
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/judge.py {wildcards.pack:q} {OPTIONS:q} 2> {log:q}"

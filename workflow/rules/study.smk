@@ -1,0 +1,82 @@
+# needs: verdicts of every run of a study
+# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,figures/,report.html}
+# why:   what a person looks at; editing a plot reruns these and nothing before them
+
+
+rule score:
+    """Put a study's verdicts into tidy tables with intervals, and check that no row is missing."""
+    input:
+        lambda w: ft.judged_packs(PLAN, w.study),
+    output:
+        runs="results/studies/{study}/runs.tsv",
+        scores="results/studies/{study}/scores.parquet",
+        cells="results/studies/{study}/cells.parquet",
+    log:
+        "results/logs/score/{study}.log",
+    benchmark:
+        "results/benchmarks/score/{study}.tsv"
+    conda:
+        "../../envs/ftsafety.yaml"
+    localrule: True
+    params:
+        identity=lambda w: ft.score_digest(PLAN, w.study),
+    message:
+        "score study {wildcards.study}"
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/score.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+
+
+rule figures:
+    """Draw each grid of a study as PNG, SVG and PDF, with its data as CSV."""
+    input:
+        "results/studies/{study}/cells.parquet",
+    output:
+        report(
+            directory("results/studies/{study}/figures"),
+            patterns=["{grid}.png"],
+            caption="../report/figures.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"figure": "{grid}"},
+        ),
+    log:
+        "results/logs/figures/{study}.log",
+    conda:
+        "../../envs/ftsafety.yaml"
+    localrule: True
+    params:
+        identity=lambda w: ft.figures_digest(PLAN, w.study),
+        study=lambda w: PLAN.project.studies[w.study].model_dump(),
+    message:
+        "draw the figures of study {wildcards.study}"
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/figures.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+
+
+rule report:
+    """Write a study's self-contained page."""
+    input:
+        runs="results/studies/{study}/runs.tsv",
+        scores="results/studies/{study}/scores.parquet",
+        cells="results/studies/{study}/cells.parquet",
+        figures="results/studies/{study}/figures",
+    output:
+        report(
+            "results/studies/{study}/report.html",
+            caption="../report/page.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"figure": "report"},
+        ),
+    log:
+        "results/logs/report/{study}.log",
+    conda:
+        "../../envs/ftsafety.yaml"
+    localrule: True
+    params:
+        identity=lambda w: ft.report_digest(PLAN, w.study),
+        study=lambda w: PLAN.project.studies[w.study].model_dump(),
+    message:
+        "write results/studies/{wildcards.study}/report.html"
+    shell:
+        "{PYTHON:q} {SCRIPTS:q}/report.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"

@@ -1,0 +1,7 @@
+"""Check a study's inputs and write its training rows and prompts: python workflow/scripts/prepare_data.py STUDY [--root ROOT] [--settings JSON]."""
+
+from ftsafety.cli import run_for_study
+from ftsafety.prepare import prepare_data
+
+if __name__ == "__main__":
+    run_for_study(prepare_data, __doc__)
