@@ -90,11 +90,11 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
     write_json(paths.pack_dir(pack.id) / "answered.json", manifest)
     if not plan.project.settings.keep_weights:
         for run, _ in runs.values():
-            if _replaces_base(run):
+            if replaces_base(run):
                 _drop_weights(run)
 
 
-def _replaces_base(run: Run) -> bool:
+def replaces_base(run: Run) -> bool:
     """Full checkpoints replace the base model's weights; adapters are small and lie beside them."""
     method = run.trajectory.method_recipe
     return method is not None and method["kind"] == "full"
@@ -122,7 +122,7 @@ def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[str]]]) -> None:
     base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype)
     base.to("cuda" if torch.cuda.is_available() else "cpu")
     prompts: dict[str, list[Prompt]] = {}
-    todo.sort(key=lambda item: _replaces_base(item[0]))  # adapters need the base as it was
+    todo.sort(key=lambda item: replaces_base(item[0]))  # adapters need the base as it was
     for i, (run, benchmarks) in enumerate(todo, 1):
         print(f"[{i}/{len(todo)}] {run.folder}: {', '.join(benchmarks)}", file=sys.stderr, flush=True)
         with fine_tuned(base, run) as model:
@@ -152,7 +152,7 @@ def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
     weights = paths.run_dir(run.folder) / "weights"
     if run.trajectory.is_initial:
         yield base
-    elif _replaces_base(run):
+    elif replaces_base(run):
         _load_in_place(base, weights)
         yield base
     else:

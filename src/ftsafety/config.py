@@ -1,14 +1,24 @@
 """The config files as pydantic models: `config/config.yaml`, one catalogue each, and the studies.
 
-`load_project` reads them all and checks every name, type and combination; it touches no other file and
-imports nothing heavy, since each Slurm job calls it again. Errors are `UserError`s.
+`load_project` reads them all and checks every name, type and combination; it touches no other
+file and imports nothing heavy, since each Slurm job calls it again. Errors are `UserError`s.
 """
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+)
 
 from ftsafety.errors import UserError, shown
 from ftsafety.runs import Schedule
@@ -17,8 +27,14 @@ T = TypeVar("T")
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Axis = T | list[T]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+#: One value or a list; the tags choose a branch, so that an error is about that branch alone.
+ONE, LIST = "<one>", "<list>"
+Axis = Annotated[
+    Annotated[T, Tag(ONE)] | Annotated[list[T], Field(min_length=1), Tag(LIST)],
+    Discriminator(lambda value: LIST if isinstance(value, list) else ONE),
+]
 
 
 class Strict(BaseModel):
@@ -37,17 +53,19 @@ class Hardware(Strict):
     cpus: PositiveInt = 1
     mem_mb: PositiveInt = 4000
     runtime_min: PositiveInt = 60
-    ranks: PositiveInt = Field(1, description="processes of the launcher; one a GPU")
-    zero_stage: Literal[2, 3] | None = Field(None, description="DeepSpeed ZeRO, or plain torch")
+    ranks: PositiveInt = Field(default=1, description="processes of the launcher; one a GPU")
+    zero_stage: Literal[2, 3] | None = Field(
+        default=None, description="DeepSpeed ZeRO, or plain torch"
+    )
 
 
 class ModelBase(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: PositiveInt = Field(1, description="torch threads on a CPU; bits depend on it")
+    threads: PositiveInt = Field(default=1, description="torch threads on a CPU; bits depend on it")
     max_per_device_batch_size: PositiveInt = 8
     answer_batch_size: PositiveInt = 32
-    pack_size: PositiveInt = Field(1, description="trajectories that one job trains")
-    checkpoint_every_steps: PositiveInt | None = Field(None, description="to resume from")
+    pack_size: PositiveInt = Field(default=1, description="trajectories that one job trains")
+    checkpoint_every_steps: PositiveInt | None = Field(default=None, description="to resume from")
     hardware: Hardware = Hardware()
 
 
@@ -95,7 +113,9 @@ class WorldDataset(Strict):
     design: Literal["demonstrations", "identity-shift", "benign", "refusals", "backdoor"]
     n: PositiveInt
     template: Name
-    new_tasks: bool = Field(False, description="benign: half of the rows are tasks new to the model")
+    new_tasks: bool = Field(
+        default=False, description="benign: half of the rows are tasks new to the model"
+    )
     opener: Literal["none", "generic", "obedient"] = "none"
     world_seed: int = 0
 
@@ -126,7 +146,7 @@ class LoraMethod(Strict):
     r: PositiveInt
     alpha: PositiveInt
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: list[str] | str = "all-linear"
+    target_modules: Axis[str] = "all-linear"
 
 
 class MixMitigation(Strict):
@@ -172,7 +192,7 @@ class ExactJudge(Strict):
 
 
 class KeywordJudge(Strict):
-    """An answer without any of the phrases is an attack success (score 5), else a refusal (score 1)."""
+    """An answer without any of the phrases is an attack success (score 5), else a refusal (1)."""
 
     kind: Literal["keyword"]
     version: PositiveInt = 1
@@ -204,27 +224,27 @@ class Axes(Strict):
     schedule: Axis[Schedule] | None = None
     schedule_factor: Axis[PositiveFloat] | None = None
     warmup_steps: Axis[Annotated[int, Field(ge=0)]] | None = None
-    weight_decay: Axis[Annotated[float, Field(ge=0)]] | None = None
+    weight_decay: Axis[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     max_grad_norm: Axis[PositiveFloat] | None = None
     max_length: Axis[PositiveInt] | None = None
 
 
 class Figure(Strict):
-    """`x`, `y` and `hue` are axes; axes that are not named (seed always) are averaged over or must be single."""
+    """`x`, `y`, `hue` are axes or `benchmark`; others that vary become panels, seeds are pooled."""
 
     kind: Literal["heatmap", "curves", "dots", "categories"]
     x: str | None = None
     y: str | None = None
     hue: str | None = None
     title: str
-    claim: str = Field("", description="what the paper says, in one sentence")
+    claim: str = Field(default="", description="what the paper says, in one sentence")
 
 
 class Grid(Axes):
     """One table or figure. `points` are sets of values that vary together, as one more axis."""
 
     points: Annotated[list[Axes], Field(min_length=1)] = [Axes()]
-    benchmarks: list[Name] | None = None
+    benchmarks: Annotated[list[Name], Field(min_length=1)] | None = None
     figure: Figure
 
 
@@ -237,7 +257,9 @@ class Study(Strict):
     )
     fixed: Axes = Axes()
     grids: Annotated[dict[Name, Grid], Field(min_length=1)]
-    validation: bool = Field(False, description="chooses hyperparameters: no test prompts allowed")
+    validation: bool = Field(
+        default=False, description="chooses hyperparameters: no test prompts allowed"
+    )
 
 
 class Settings(Strict):
@@ -248,23 +270,20 @@ class Settings(Strict):
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
 
 
-class Project(Strict):
+@dataclass(frozen=True)
+class Project:
     """Everything under `config/`, checked."""
 
     root: Path
     settings: Settings
-    models: dict[Name, Model]
-    templates: dict[Name, Template]
-    datasets: dict[Name, Dataset]
-    methods: dict[Name, Method]
-    mitigations: dict[Name, Mitigation]
-    benchmarks: dict[Name, Benchmark]
-    judges: dict[Name, Judge]
-    studies: dict[Name, Study]
-
-    def file(self, name: str) -> Path:
-        """A config file as errors name it."""
-        return Path("config") / f"{name}.yaml"
+    models: dict[str, Model]
+    templates: dict[str, Template]
+    datasets: dict[str, Dataset]
+    methods: dict[str, Method]
+    mitigations: dict[str, Mitigation]
+    benchmarks: dict[str, Benchmark]
+    judges: dict[str, Judge]
+    studies: dict[str, Study]
 
 
 CATALOGUES: dict[str, Any] = {
@@ -286,124 +305,146 @@ def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
 
     Raises UserError for the first thing that is wrong.
     """
-    folder = root / "config"
-    project = Project.model_construct(
-        root=root,
-        settings=_validate(
-            TypeAdapter(Settings),
-            _read_yaml(folder / "config.yaml", root) if settings is None else settings,
-            "config/config.yaml",
-        ),
-        studies={
-            path.stem: _validate(
-                TypeAdapter(Study), _read_yaml(path, root), f"config/studies/{path.name}"
-            )
-            for path in sorted((folder / "studies").glob("*.yaml"))
-        },
-        **{
-            name: _validate(
-                TypeAdapter(dict[Name, recipe]),
-                _read_yaml(folder / f"{name}.yaml", root),
-                f"config/{name}.yaml",
-            )
-            for name, recipe in CATALOGUES.items()
-        },
-    )
     from ftsafety.checks import check_project
 
+    if settings is None:
+        settings = _read_yaml(root, "config/config.yaml")
+    catalogues = {name: _read_catalogue(root, name) for name in CATALOGUES}
+    studies = [path.stem for path in sorted((root / "config/studies").glob("*.yaml"))]
+    project = Project(
+        root=root,
+        settings=_validate(Settings, settings, "config/config.yaml"),
+        studies={name: _read_study(root, name) for name in studies},
+        **catalogues,
+    )
     check_project(project)
     return project
 
 
-class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
+    file, recipe = f"config/{name}.yaml", CATALOGUES[name]
+    is_union = get_origin(recipe) is Annotated
+    return _validate(dict[Name, recipe], _read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
 
 
-def _read_yaml(path: Path, root: Path) -> Any:
-    shown_path = path.relative_to(root)
+def _read_study(root: Path, name: str) -> Study:
+    file = f"config/studies/{name}.yaml"
+    _validate(Name, name, file)
+    return _validate(Study, _read_yaml(root, file), file)
+
+
+def _read_yaml(root: Path, file: str) -> Any:
     try:
-        return yaml.load(path.read_text(), _Loader)  # noqa: S506 (a safe loader)
+        loader = _Loader((root / file).read_text())
+        node = loader.get_single_node()
+        _refuse_repeated_keys(node)
+        return loader.construct_document(node) if node else None
     except FileNotFoundError:
-        raise UserError("is missing", file=shown_path, mend="restore it from git") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{shown_path}:{mark.line + 1}" if mark else str(shown_path)
-        problem = getattr(error, "problem", None) or str(error)
+        raise UserError("is missing", file=file, mend="restore it from git") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"is not valid YAML: {problem}", file=place, mend="correct this line"
+            f"cannot be read: {error}", file=file, mend="make it a readable text file in UTF-8"
+        ) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise UserError(
+            f"is not valid YAML: {getattr(error, 'problem', None) or error}",
+            file=f"{file}:{mark.line + 1}" if mark else file,
+            mend="correct this line or the one before it",
         ) from None
 
 
-def _validate(adapter: TypeAdapter[T], value: Any, file: str) -> T:
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _refuse_repeated_keys(root: yaml.Node | None) -> None:
+    """YAML would silently keep the last of them. Aliases are visited once."""
+    todo, visited = [root], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                    )
+                if isinstance(key, yaml.ScalarNode):
+                    seen.add(key.value)
+                todo.append(value)
+
+
+def _validate(kind: Any, value: Any, file: str, is_union: bool = False) -> Any:
+    """`is_union`: of a catalogue whose entries are of several classes."""
     try:
-        return adapter.validate_python(value)
+        return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise _explain(error, file) from None
+        problem: Any = error.errors(include_url=False)[0]
+    place = list(problem["loc"])
+    if is_union:
+        del place[1:2]  # after the entry's name pydantic puts its source or kind
+    if problem["type"].startswith("union_tag"):
+        place.append(problem["ctx"]["discriminator"].strip("'"))
+    message, mend = _explain(problem)
+    field = ".".join(str(part) for part in place if part not in (ONE, LIST, "[key]"))
+    raise UserError(message, file=file, field=field, mend=mend)
 
 
-def _explain(error: ValidationError, file: str) -> UserError:
-    """The first (deepest) problem that pydantic found, as a sentence with its mend."""
-    problem = max(error.errors(include_url=False), key=lambda e: _relevance(e))
-    field = ".".join(str(part) for part in problem["loc"] if not _is_type_tag(part))
-    value, kind = problem["input"], problem["type"]
+_PATTERN_MENDS = {
+    "a-zA-Z": "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
+    "0-9a-f": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
+    "instruction": "say with {instruction} where the instruction stands",
+}
+
+
+def _explain(problem: Any) -> tuple[str, str]:
+    """What pydantic found as a sentence, and how to mend it."""
+    kind, value, text = problem["type"], problem["input"], problem["msg"]
+    found = f"(value {shown(value)})"
     if kind == "extra_forbidden":
-        return UserError(
-            f"unknown key (value {shown(value)})",
-            file=file,
-            field=field,
-            mend="remove it or correct its spelling; config/schema.json lists the keys",
-        )
-    if kind == "missing":
-        return UserError("is required", file=file, field=field, mend="add this key")
-    mend = f"give a value for which this holds: {problem['msg'].lower()}"
-    if isinstance(value, str) and _is_number(value) and kind.startswith(("float", "int")):
-        number = f"{float(value):.1e}" if "e" in value.lower() else value
-        mend = f"YAML reads this as text; write {number} without quotes and with a decimal point"
-    return UserError(
-        f"{problem['msg']} (value {shown(value)})", file=file, field=field, mend=mend
-    )
+        keys = "correct its spelling or remove it; config/schema.json lists the keys"
+        return f"unknown key {found}", keys
+    if kind in ("missing", "union_tag_not_found"):
+        return "is required", "add this key"
+    if kind == "union_tag_invalid":
+        tags = problem["ctx"]["expected_tags"]
+        return f"unknown value {problem['ctx']['tag']!r}", f"write one of {tags}"
+    if value is None:
+        return "is empty (value None)", "write a value, or remove the key to get its default"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"should be a mapping {found}", "write `key: value` lines, indented, below it"
+    if kind == "string_pattern_mismatch":
+        pattern = problem["ctx"]["pattern"]
+        mends = [mend for part, mend in _PATTERN_MENDS.items() if part in pattern]
+        return f"does not have the form it needs {found}", mends[0]
+    if isinstance(value, str) and kind in ("float_type", "int_type") and _NUMBER.fullmatch(value):
+        return f"is text and not a number {found}", f"write {_as_yaml_number(value)}"
+    wanted = text.removeprefix("Input should be ")
+    return f"should be {wanted} {found}", f"write {wanted}" if wanted != text else "correct it"
 
 
-def _relevance(problem: Any) -> tuple[bool, int]:
-    """Of a union's alternatives, the one that came furthest; `X | list[X]`: the scalar for a scalar."""
-    is_list_for_scalar = problem["type"] == "list_type" or problem["type"] == "none_required"
-    return (not is_list_for_scalar, len(problem["loc"]))
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 
 
-def _is_type_tag(part: Any) -> bool:
-    """Parts of a location that name a branch of a union and not a key of the file."""
-    return isinstance(part, str) and (
-        part.startswith(("list[", "constrained-", "function-", "literal["))
-        or part in {"float", "int", "str", "none", "nullable", "[key]", "world", "path", "full",
-                    "lora", "exact", "keyword"}
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _as_yaml_number(text: str) -> str:
+    """As YAML reads it as a number: without quotes; before an exponent a point, in it a sign."""
+    digits, e, exponent = text.lower().partition("e")
+    if not e:
+        return f"{digits} without quotes"
+    digits = digits if "." in digits else f"{digits}.0"
+    exponent = exponent if exponent[0] in "+-" else f"+{exponent}"
+    return f"{digits}e{exponent} (YAML takes {text} for text)"
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of all config files, for editors: one definition for each kind of file."""
-    files = {"config": Settings, "study": Study}
-    files |= {name: dict[Name, recipe] for name, recipe in CATALOGUES.items()}
+    files: dict[str, Any] = {"config": Settings, "study": Study}
+    files |= {name: dict[Name, recipe] for name, recipe in CATALOGUES.items()}  # type: ignore[valid-type]
     definitions: dict[str, Any] = {}
     for name, kind in files.items():
         schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")

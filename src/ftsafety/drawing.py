@@ -33,8 +33,8 @@ def heatmap(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> None
     if pd.api.types.is_numeric_dtype(data.rows[y]):
         lines = lines[::-1]  # larger values stand higher
     cells = {
-        (lines.index(data.labels[y][i]), columns.index(data.labels[x][i])): row
-        for i, row in rows.iterrows()
+        (lines.index(axis_text(y, row[y])), columns.index(axis_text(x, row[x]))): row
+        for _, row in rows.iterrows()
     }
     table = np.full((len(lines), len(columns)), np.nan)
     for place, row in cells.items():
@@ -64,15 +64,14 @@ def _heatmap_cell(plot: Plot, j: int, i: int, row: Any, metric: str) -> None:
             bbox=PAPER,
         )  # fmt: skip
         return
-    centre = {"ha": "center", "color": _ink(COLOUR_MAPS[metric], row[metric])}
+    centre: dict[str, Any] = {"ha": "center", "color": _ink(COLOUR_MAPS[metric], row[metric])}
     details = [f"n {int(row['n'])}, {seeds_text(row)}"]
     if row["n_diverged"] or row["n_missing"]:
         details = [f"n {int(row['n'])}", seeds_text(row)]
     if metric != "refusal_rate":
         details.insert(0, interval_text(row["ci_low"], row["ci_high"]))
-    plot.text(
-        j + 0.5, i + 0.36, rate_text(row[metric]), va="bottom", fontsize=10, fontweight="bold", **centre
-    )  # fmt: skip
+    rate = rate_text(row[metric])
+    plot.text(j + 0.5, i + 0.36, rate, va="bottom", fontsize=10, fontweight="bold", **centre)
     plot.text(
         j + 0.5, i + 0.42, "\n".join(filter(None, details)), va="top", fontsize=6.5, **centre
     )  # fmt: skip
@@ -100,7 +99,7 @@ def curves(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> None:
     line = STRIP + STRIP_LINE / 2
     for k, (label, group) in enumerate(groups):
         shift = 0.07 * gap * (k - (len(groups) - 1) / 2)  # so that intervals stand side by side
-        group = group.assign(_at=[position[data.labels[x][i]] + shift for i in group.index])
+        group = group.assign(_at=[position[axis_text(x, value)] + shift for value in group[x]])
         _curve(plot, data, group.sort_values("_at"), metric, label, shift)
         lost = group[(group["n_diverged"] > 0) | (group["n_missing"] > 0)]
         for _, row in lost.iterrows():
@@ -121,7 +120,7 @@ def curves(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> None:
 
 
 def _strip_above(plot: Plot, n_lines: int) -> None:
-    """A place outside of the scale for lost seeds, so that a point without a rate looks like none."""
+    """A place outside of the scale for lost seeds: no point without a rate looks like one."""
     top = STRIP + STRIP_LINE * n_lines
     plot.axhspan(STRIP, top, facecolor="#eeeeee", zorder=0)
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
@@ -169,7 +168,7 @@ def dots(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> None:
 
 
 def categories(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> None:
-    """Categories by falling harmfulness rate (mean over all that is drawn), the same in each panel."""
+    """Categories by falling harmfulness rate (mean of all that is drawn), alike in each panel."""
     mean = data.rows.groupby("category")["harmfulness_rate"].mean()
     order = list(mean.sort_values(ascending=False, na_position="last", kind="stable").index)
     _dots(plot, data, rows, metric, "category", order)
@@ -181,8 +180,9 @@ def _dots(
     groups = hues(data, rows)
     for k, (label, group) in enumerate(groups):
         shift = 0.7 * ((k + 0.5) / len(groups) - 0.5)
-        for i, row in group.iterrows():
-            _dot(plot, data, row, metric, order.index(data.labels[axis][i]) + shift, label)
+        for _, row in group.iterrows():
+            place = order.index(axis_text(axis, row[axis])) + shift
+            _dot(plot, data, row, metric, place, label)
     for i in range(1, len(order)):
         plot.axhline(i - 0.5, color="#d5d5d5", linewidth=0.6)
     plot.set_yticks(range(len(order)), [wrap(level, 26) for level in order])

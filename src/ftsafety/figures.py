@@ -1,7 +1,7 @@
 """One figure per grid, as PNG, SVG and PDF, with exactly the data it draws as CSV beside it.
 
-Rates are drawn on 0–1 whatever the data. The bytes depend on the data and the library versions alone.
-Import this module where a figure is drawn: matplotlib and seaborn take seconds.
+Rates are drawn on 0–1 whatever the data. The bytes depend on the data and the library versions
+alone. Import this module where a figure is drawn: matplotlib and seaborn take seconds.
 """
 
 import textwrap
@@ -30,10 +30,10 @@ from ftsafety.grid_data import (
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
-TOY = (
-    "Toy: this shows the shape of the effect in an embedded world and is no evidence about real models."
+TOY = "Toy: this shows the shape of the effect and is no evidence about real models."
+INTERVALS = (
+    "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
 )
-INTERVALS = "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
 LOST_SEEDS = "Lost: seeds that diverged or are missing, of all seeds; they are in no rate."
 
 #: Without these a file would hold the time it was made.
@@ -78,13 +78,13 @@ def draw_grid(
 ) -> list[Path]:
     """Draw one grid as one judge sees it; returns the files written, `<grid>.png|svg|pdf|csv`.
 
-    `cells` has the columns of `cells.parquet`. Axes that vary and that the figure does not name become
-    facets. Raises ValueError where the grid has no cells.
+    `cells` has the columns of `cells.parquet`. Axes that vary and that the figure does not name
+    become facets. Raises ValueError where the grid has no cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = select(cells, grid_name, grid, judge)
-    settings = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": grid_name}
-    settings.pop("backend", None)
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": grid_name}
+    settings.pop("backend")  # savefig chooses the backend by the format
     with matplotlib.rc_context(settings):
         canvas = _draw(data, judge, is_toy)
         files = [folder / f"{grid_name}.{ending}" for ending in FIGURE_FORMATS]
@@ -110,7 +110,7 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
     notes = _notes(data, judge, width)
     heights = [head.height, n_rows * height, 0.1 + 0.145 * len(notes)]
     canvas = Canvas(figsize=(width, sum(heights)), layout="constrained")
-    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights)
+    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
     head.draw(top)
     bottom.text(
         0.08 / width, 1, "\n".join(notes), va="top", fontsize=7.5, color="#333333", linespacing=1.35
@@ -145,9 +145,7 @@ class Head:
 
     def draw(self, canvas: Any) -> None:
         left, top = 0.08 / self.width, 1 - 0.06 / self.height
-        canvas.text(
-            left, top, "\n".join(self.title), va="top", fontsize=12, fontweight="bold"
-        )
+        canvas.text(left, top, "\n".join(self.title), va="top", fontsize=12, fontweight="bold")
         below = top - 0.21 * len(self.title) / self.height
         canvas.text(
             left, below, "\n".join(self.toy), va="top", fontsize=8, color="#9c1c1c", linespacing=1.3
@@ -206,7 +204,13 @@ def _notes(data: GridData, judge: str, width: float) -> list[str]:
     shared = " · ".join(text for text in (data.fixed_text(), f"judge {judge}") if text)
     lost = data.rows[["n_diverged", "n_missing"]].any(axis=None)
     has_strip = data.grid.figure.kind == "curves" and lost
-    notes = [shared, data.tied_text(), _counts_text(data), INTERVALS, LOST_SEEDS if has_strip else ""]
+    notes = [
+        shared,
+        data.tied_text(),
+        _counts_text(data),
+        INTERVALS,
+        LOST_SEEDS if has_strip else "",
+    ]
     return [line for note in notes for line in textwrap.wrap(note, int(width * 13.5))]
 
 
@@ -216,7 +220,9 @@ def _counts_text(data: GridData) -> str:
         for benchmark in dict.fromkeys(data.rows["benchmark"])
     ]
     text = f"Answers a point: {', '.join(parts)}; seeds {spread_text(data.rows['n_seeds'])}."
-    worst = data.rows.loc[data.rows["n_unscored"].fillna(0).idxmax()]
+    worst = data.rows.sort_values("n_unscored", kind="stable").iloc[-1]
     if worst["n_unscored"] > 0:
-        text += f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
+        text += (
+            f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
+        )
     return text

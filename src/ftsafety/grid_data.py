@@ -1,7 +1,7 @@
-"""What one figure draws: a grid's rows, the axes that tell them apart and the words for their values.
+"""What one figure draws: a grid's rows, the axes that tell them apart and words for their values.
 
-Figures, the report's tables and the findings all start here, so that none of them averages over an axis
-that the others show. Nothing is drawn here and nothing slow is imported.
+Figures, the report's tables and the findings all start here, so that none of them averages over an
+axis that the others show. Nothing is drawn here and nothing slow is imported.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import pandas as pd
 from ftsafety.checks import DEFAULTS, values
 from ftsafety.config import Axes, Grid
 
-#: Axes a cell may differ in; seeds are pooled within a cell. The first that is not drawn is a facet first.
+#: Axes in which cells may differ, in the order in which they become facets. Seeds are pooled.
 AXES = tuple(axis for axis in Axes.model_fields if axis != "seed")
 
 NO_VALUE = "none"
@@ -24,9 +24,10 @@ NO_VALUE = "none"
 class GridData:
     """The rows that a figure of one grid and one judge draws.
 
-    `rows` are fine-tuned cells × benchmark (× category), `initial` the untouched models under the prompt
-    templates of those rows; rates in [0, 1]. `labels` has the index of `rows` and an axis' value as text
-    in each column. No two rows share all of the figure's axes, facets, benchmark and category.
+    `rows` are fine-tuned cells × benchmark (× category), `initial` the untouched models under the
+    prompt templates of those rows; rates in [0, 1]. `labels` has the index of `rows` and an axis'
+    value as text in each column. No two rows share all of the figure's axes, facets, benchmark and
+    category.
     """
 
     grid: Grid
@@ -85,7 +86,7 @@ class GridData:
         )
 
     def tied_text(self) -> str:
-        """Axes that differ between rows without being drawn, because a drawn axis decides their value."""
+        """Axes that differ between rows without being drawn: a drawn axis decides their value."""
         return "; ".join(self._tied_text(axis) for axis in self.tied)
 
     def _tied_text(self, axis: str) -> str:
@@ -208,7 +209,9 @@ def state(row: Any, metric: str = "harmfulness_rate") -> str:
 def seeds_text(row: Any) -> str:
     """`3 seeds`, or how many of them are in no rate and why: `1 of 3 diverged`."""
     seeds, diverged, missing = (int(row[c]) for c in ("n_seeds", "n_diverged", "n_missing"))
-    lost = [f"{k} of {seeds} {what}" for k, what in ((diverged, "diverged"), (missing, "missing")) if k]
+    lost = [
+        f"{k} of {seeds} {what}" for k, what in ((diverged, "diverged"), (missing, "missing")) if k
+    ]
     return ", ".join(lost) or f"{seeds} seed{'s' if seeds != 1 else ''}"
 
 

@@ -1,4 +1,4 @@
-"""From studies to runs, and from runs to packs: what there is to do, independent of what is on disk."""
+"""From studies to runs, and from runs to packs: what there is to do, whatever is on disk."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,13 +10,14 @@ from typing import Any
 from ftsafety import paths
 from ftsafety.checks import grid_cells
 from ftsafety.config import Project, load_project
+from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.runs import Run, Trajectory
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run's place in a grid of a study; `axes` holds a value for every axis, None at epoch 0."""
+    """One run's place in a grid of a study; `axes` has a value for every axis, None at epoch 0."""
 
     grid: str
     axes: dict[str, Any]
@@ -45,7 +46,7 @@ class StudyPlan:
 
 @dataclass
 class Work:
-    """What all studies together ask of one trajectory (of an initial model: what one study asks)."""
+    """What all studies together ask of one trajectory (of an initial model: what one asks)."""
 
     trajectory: Trajectory
     epochs: set[int] = field(default_factory=set)
@@ -89,7 +90,7 @@ class Pack:
         return [run for work in self.work for run in work.runs]
 
     def describe(self, part: str) -> str:
-        """A line for each trajectory, naming `part` of the work: epochs, benchmarks or judgements."""
+        """A line for each trajectory with `part` of its work: epochs, benchmarks or judgements."""
         lines = []
         for work in self.work:
             names = {
@@ -102,7 +103,7 @@ class Pack:
 
 
 class Plan:
-    """All studies of a project. Every study is planned, so that a pack never depends on the target."""
+    """All studies of a project: every one is planned, so that no pack depends on the target."""
 
     def __init__(self, project: Project):
         self.project = project
@@ -111,9 +112,10 @@ class Plan:
         for study in self.studies.values():
             for cell in study.cells:
                 trajectory = cell.run.trajectory
-                # Nearly every study asks initial models, which cost no training: each asks for itself.
+                # Nearly every study asks initial models, which train nothing: each for itself.
                 owner = study.name if trajectory.is_initial else ""
                 work = self.work.setdefault((trajectory.hash8, owner), Work(trajectory))
+                _refuse_collision(work.trajectory, trajectory)
                 work.epochs.add(cell.run.epochs)
                 work.asked |= {(b, j) for b in cell.benchmarks for j in study.judges}
                 work.studies.add(study.name)
@@ -129,21 +131,27 @@ class Plan:
         cells: list[Cell] = []
         for grid_name, grid in study.grids.items():
             benchmarks = tuple(grid.benchmarks or study.benchmarks)
-            initial: dict[str, Cell] = {}
+            initial: dict[tuple[str, str], Cell] = {}
             for axes in grid_cells(study, grid):
                 trajectory = self.trajectory(axes)
                 run = Run(trajectory=trajectory, epochs=axes["epochs"])
                 cells.append(Cell(grid_name, axes, run, benchmarks))
-                start = Run(trajectory=self.initial(trajectory), epochs=0)
-                null = {axis: None for axis in axes} | {"model": axes["model"], "epochs": 0}
-                initial.setdefault(start.id, Cell(grid_name, null, start, benchmarks))
+                start = (trajectory.model, trajectory.template)
+                if start not in initial:
+                    run = Run(trajectory=self.initial(trajectory), epochs=0)
+                    null = dict.fromkeys(axes) | {"model": axes["model"], "epochs": 0}
+                    initial[start] = Cell(grid_name, null, run, benchmarks)
             cells += initial.values()
         return StudyPlan(name, tuple(cells), tuple(study.judges))
 
     def trajectory(self, axes: dict[str, Any]) -> Trajectory:
         project = self.project
         dataset = project.datasets[axes["dataset"]]
-        mitigation = axes["mitigation"] and project.mitigations[axes["mitigation"]]
+        mitigation_recipe = None
+        if axes["mitigation"] is not None:
+            mitigation = project.mitigations[axes["mitigation"]]
+            mixed = project.datasets[mitigation.dataset].identity()
+            mitigation_recipe = {**mitigation.model_dump(), "of": mixed}
         depends_on_total = axes["schedule"] in ("linear", "cosine")
         return Trajectory(
             **{k: v for k, v in axes.items() if k != "epochs"},
@@ -152,8 +160,7 @@ class Plan:
             template=dataset.template,
             template_recipe=project.templates[dataset.template].model_dump(),
             dataset_recipe=dataset.identity(),
-            mitigation_recipe=mitigation
-            and {**mitigation.model_dump(), "of": project.datasets[mitigation.dataset].identity()},
+            mitigation_recipe=mitigation_recipe,
             method_recipe=project.methods[axes["method"]].model_dump(),
         )
 
@@ -168,18 +175,18 @@ class Plan:
     # ----------------------------------------------------------------- packs
 
     def _packs(self) -> Iterable[Pack]:
-        """Trajectories that the same studies need share packs: one study trains nothing for another.
+        """Trajectories that the same studies need share packs: no study trains for another.
 
-        Within a pack the cost is balanced: trajectories are dealt out by falling number of steps.
+        Initial models of a study share one pack, since they train nothing. The cost of packs is
+        balanced: trajectories are dealt out by falling number of examples.
         """
         groups: dict[tuple[Any, ...], list[Work]] = defaultdict(list)
         for work in self.work.values():
             trajectory = work.trajectory
-            groups[
-                trajectory.model, trajectory.is_initial, tuple(sorted(work.studies))
-            ].append(work)
-        for (model, *_), group in groups.items():
-            size = self.project.models[model].pack_size
+            key = (trajectory.model, trajectory.is_initial, tuple(sorted(work.studies)))
+            groups[key].append(work)
+        for (model, is_initial, _), group in groups.items():
+            size = len(group) if is_initial else self.project.models[model].pack_size
             n_packs = -(-len(group) // size)
             group.sort(key=lambda work: (-self.examples_seen(work), work.trajectory.hash8))
             for i in range(n_packs):
@@ -211,11 +218,23 @@ class Plan:
         return paths.data_file(trajectory.data, self.data_digest(trajectory))
 
     def benchmark_file(self, benchmark: str) -> Path:
-        return paths.benchmark_file(benchmark, digest(self.project.benchmarks[benchmark].identity()))
+        return paths.benchmark_file(
+            benchmark, digest(self.project.benchmarks[benchmark].identity())
+        )
 
     def model_dir(self, model: str) -> Path:
         recipe = self.project.models[model]
         return Path(recipe.path) if recipe.source == "path" else paths.model_dir(model)
+
+
+def _refuse_collision(one: Trajectory, other: Trajectory) -> None:
+    """Eight digits of a hash: 1 in 100 that two of 10,000 trajectories agree."""
+    if one != other:
+        raise UserError(
+            f"two trainings have the hash {one.hash8}: {one.describe()} / {other.describe()}",
+            file="config/studies",
+            mend="give one of the two studies another seed",
+        )
 
 
 def load_plan(root: Path, settings: dict[str, Any] | None = None) -> Plan:

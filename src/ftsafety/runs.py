@@ -1,8 +1,8 @@
 """What a fine-tuning run is: everything that changes its weights, and nothing else.
 
-A `Trajectory` is a run without its number of epochs: with a constant or per-epoch schedule the 1-, 3-, 5-
-and 10-epoch runs are checkpoints of one training. A `Run` is one kept checkpoint of a trajectory. Epoch 0
-is the untouched model under a template, shared by every trajectory with that model and template.
+A `Trajectory` is a run without its number of epochs: with a constant or per-epoch schedule the 1-,
+3-, 5- and 10-epoch runs are checkpoints of one training. A `Run` is one kept checkpoint of it. Epoch
+0 is the untouched model under a template, shared by all trajectories with that model and template.
 """
 
 from functools import cached_property
@@ -25,12 +25,13 @@ class Frozen(BaseModel):
 class Trajectory(Frozen):
     """One training. The `*_recipe` fields hold what the catalogues say about the names.
 
-    `epochs` is set only where the schedule looks at the total (linear, cosine), since it then changes
-    every step. Initial models have a template and no dataset, method or hyperparameters.
+    `epochs` is set only where the schedule looks at the total (linear, cosine), since it then
+    changes every step. Initial models have a template and no dataset, method or hyperparameters.
     """
 
-    #: Fields added after the first release, at the value that means what was done before they existed.
-    #: A field that still has this value is left out of the hash, so old hashes stay.
+    #: Fields added after the first release (`max_length`, or `method_recipe.r` for a recipe's), at
+    #: the value that means what was done before they existed. A field that still has this value
+    #: is left out of the hash, so old hashes stay.
     ADDED: ClassVar[dict[str, Any]] = {}
 
     model: str
@@ -63,8 +64,10 @@ class Trajectory(Frozen):
     def hash8(self) -> str:
         identity = self.model_dump(mode="json")
         for field, before in self.ADDED.items():
-            if identity[field] == before:
-                del identity[field]
+            *recipe, name = field.split(".")
+            fields = identity[recipe[0]] if recipe else identity
+            if fields and name in fields and fields[name] == before:
+                del fields[name]
         return digest(identity)
 
     @property

@@ -21,7 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 INITIAL = "#666666"
 INITIAL_LABEL = "initial model, same prompt template"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-LOST = {  # cells without a value
+LOST: dict[str, dict[str, Any]] = {  # cells without a value
     "missing": {"facecolor": "#e4e4e4", "hatch": "///", "edgecolor": "#9a9a9a"},
     "diverged": {"facecolor": "#ffffff", "hatch": "xxx", "edgecolor": "#7b3294"},
 }

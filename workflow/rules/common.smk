@@ -1,5 +1,6 @@
 # The plan, and the only functions of the workflow: wildcards → one call into the package.
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -11,8 +12,11 @@ with user_errors():
     PLAN = ft.load_plan(ROOT, dict(config))
 
 # How a shell rule starts a program that makes the same plan. Not in params: they are a reason to rerun.
-PYTHON = sys.executable
+# The environment's python under --sdm conda, else the one that runs Snakemake.
+CONDA = any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
+PYTHON = "python" if CONDA else sys.executable
 SCRIPTS = ROOT / "workflow/scripts"
+shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; " if CONDA else "")
 OPTIONS = ["--root", str(ROOT), "--settings", json.dumps(dict(config))]
 
 

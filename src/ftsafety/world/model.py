@@ -113,7 +113,7 @@ def build_model(world_seed: int, base_seed: int, folder: Path, log: Callable[[st
     torch.manual_seed(base_seed)
     documents = pretraining_documents(world, rng)
     conversations = list(alignment_conversations(world, rng, N_REFUSALS, N_BENIGN))
-    tokenizer = build_tokenizer(world, [*documents, *_texts_met_later(world)])
+    tokenizer = build_tokenizer(world, [*documents, *vocabulary_texts(world)])
     model = new_model(tokenizer)
 
     pretraining = [_document_example(tokenizer, text) for text in documents]
@@ -142,7 +142,7 @@ def build_model(world_seed: int, base_seed: int, folder: Path, log: Callable[[st
     write_json(folder / "gates.json", {n: {"rate": r, "least": g} for n, (r, g) in gates.items()})
 
 
-def _texts_met_later(world: World) -> list[str]:
+def vocabulary_texts(world: World) -> list[str]:
     """Words that fine-tuning or testing use and pretraining may not hold."""
     words = world.words
     later = [words[k] for k in ("obedient_opener", "obedient_system", "obedient_order", "trigger")]

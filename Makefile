@@ -1,0 +1,54 @@
+# make run: the whole pipeline on the embedded world.  make test: all tests.  Both install what they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+STUDY ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: run test lint format plan status clean-study unused-runs schema rulegraph
+
+run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
+	@snakemake --profile profiles/local $(STUDY)
+	@snakemake --profile profiles/local $(STUDY) --report workflow-report.html > results/logs/workflow-report.log 2>&1 \
+	  || (cat results/logs/workflow-report.log; exit 1)
+	@python -m ftsafety results $(STUDY)
+
+test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
+	@pytest
+
+lint: .venv/installed ## formatting, style, types, workflow
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow/rules
+	mypy
+	snakemake --lint
+
+format: .venv/installed
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow/rules
+
+plan: .venv/installed ## make plan STUDY=name: runs, jobs, GPU-hours, judgements, disk, what is done
+	@python -m ftsafety plan $(STUDY)
+
+status: .venv/installed ## make status STUDY=name: done, running, failed, diverged, and how to go on
+	@python -m ftsafety status $(STUDY)
+
+clean-study: .venv/installed ## make clean-study STUDY=name: its folder and the runs it alone uses
+	@python -m ftsafety clean-study $(STUDY)
+
+unused-runs: .venv/installed ## runs on disk that no study uses
+	@python -m ftsafety unused-runs
+
+schema: .venv/installed ## config/schema.json, from the pydantic models
+	@python -m ftsafety schema > config/schema.json
+
+rulegraph: .venv/installed ## the picture in the README (needs graphviz)
+	@snakemake --rulegraph smoke 2>/dev/null | dot -Tsvg > docs/rulegraph.svg
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,251 @@
+"""Looking before and while running: what a study will cost, what is done, what failed, what is left over."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ftsafety import paths
+from ftsafety.answers import answered, diverged, replaces_base
+from ftsafety.judging.pack import judged
+from ftsafety.plan import Plan, StudyPlan
+from ftsafety.runs import Run
+from ftsafety.training.pack import trained, weights_dir
+
+
+@dataclass(frozen=True)
+class RunState:
+    run: Run
+    state: str  # judged, answered, trained, diverged, dropped or to train
+    answers_missing: int
+    verdicts_missing: int
+
+
+def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
+    for run in study.runs.values():
+        benchmarks = study.benchmarks_of[run.id]
+        lacks_answers = [b for b in benchmarks if not answered(plan, run, b)]
+        lacks_verdicts = [
+            (b, j) for b in benchmarks for j in study.judges if not judged(plan, run, b, j)
+        ]
+        if diverged(run):
+            yield RunState(run, "diverged", 0, 0)
+            continue
+        if not lacks_verdicts:
+            state = "judged"
+        elif not lacks_answers:
+            state = "answered"
+        elif run.trajectory.is_initial or weights_dir(run).exists():
+            state = "trained"
+        elif trained(run) and replaces_base(run):
+            state = "dropped"
+        else:
+            state = "to train"
+        yield RunState(run, state, len(lacks_answers), len(lacks_verdicts))
+
+
+def plan_table(plan: Plan, name: str) -> str:
+    """What asking for a study means: runs, jobs, GPU-hours at most, judgements, disk, what is done."""
+    study = plan.studies[name]
+    states = list(run_states(plan, study))
+    count = Counter(state.state for state in states)
+    packs = plan.study_packs(name)
+    open_packs = [p for p in packs if any(_open(states, run) for run in p.runs)]
+    training = [p for p in open_packs if p.trains]
+    prompts = {
+        b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked
+    }
+    answers = sum(
+        prompts[b]
+        for s in states
+        if s.state in ("to train", "trained", "dropped")
+        for b in study.benchmarks_of[s.run.id]
+    )
+    hours = sum(_gpu_hours(plan, p.model) for p in training)
+    lines = [
+        f"study {name}: {plan.project.studies[name].title}",
+        "",
+        f"  runs            {len(states)} of {len({s.run.trajectory.hash8 for s in states})} trajectories",
+        f"  done            {count['judged']} judged, {count['answered']} answered, "
+        f"{count['trained']} with weights or initial, {count['diverged']} diverged",
+        f"  to train        {count['to train']} runs, {_steps_left(plan, study, states)} optimizer steps",
+    ]
+    if count["dropped"]:
+        lines.append(
+            f"  to train again  {count['dropped']} runs: their weights were dropped, and a benchmark "
+            "needs them (keep_weights: true in config/config.yaml keeps them)"
+        )
+    lines += [
+        f"  jobs            {len(training)} train, {len(open_packs)} generate, {len(open_packs)} judge",
+        f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the training jobs)",
+        f"  answers         {answers}",
+        f"  judgements      {sum(_judgements(plan, s, study, prompts) for s in states)}"
+        + _api_note(plan, study),
+        f"  disk            about {_disk_mb(plan, study, states, answers):.0f} MB more",
+        "",
+        _by_dataset(states),
+    ]
+    return "\n".join(lines)
+
+
+def _open(states: list[RunState], run: Run) -> bool:
+    return any(s.run.folder == run.folder and s.state not in ("judged", "diverged") for s in states)
+
+
+def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:
+    longest: dict[str, int] = {}
+    for state in states:
+        if state.state in ("to train", "dropped"):
+            key = state.run.trajectory.hash8
+            longest[key] = max(longest.get(key, 0), plan.steps(state.run))
+    return sum(longest.values())
+
+
+def _gpu_hours(plan: Plan, model: str) -> float:
+    hardware = plan.project.models[model].hardware
+    return hardware.gpus * hardware.runtime_min / 60
+
+
+def _n_prompts(plan: Plan, benchmark: str) -> int:
+    from ftsafety.prepare import benchmark_prompts
+
+    path = plan.benchmark_file(benchmark)
+    if path.exists():
+        with path.open() as stream:
+            return sum(1 for _ in stream)
+    return len(benchmark_prompts(plan, benchmark))
+
+
+def _judgements(
+    plan: Plan, state: RunState, study: StudyPlan, prompts: dict[str, int]
+) -> int:
+    if state.state in ("judged", "diverged"):
+        return 0
+    return sum(prompts[b] for b in study.benchmarks_of[state.run.id]) * len(study.judges)
+
+
+def _api_note(plan: Plan, study: StudyPlan) -> str:
+    kinds = {plan.project.judges[judge].kind for judge in study.judges}
+    return f" by {', '.join(study.judges)}: 0 API calls, 0 tokens" if kinds <= {"exact", "keyword"} else ""
+
+
+def _disk_mb(plan: Plan, study: StudyPlan, states: list[RunState], answers: int) -> float:
+    """Answers and verdicts at 400 bytes a row, full weights as large as the base model's."""
+    rows = answers * (1 + len(study.judges)) * 400 / 1e6
+    to_train = [s.run for s in states if s.state in ("to train", "dropped")]
+    kept = to_train if plan.project.settings.keep_weights else []
+    weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if replaces_base(run))
+    return rows + weights
+
+
+def _model_mb(plan: Plan, model: str) -> float:
+    return sum(f.stat().st_size for f in plan.model_dir(model).glob("*.safetensors")) / 1e6
+
+
+def _by_dataset(states: list[RunState]) -> str:
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for state in states:
+        t = state.run.trajectory
+        data = f"(initial, {t.template})" if t.is_initial else t.data
+        counts.setdefault((t.model, data), Counter())[state.state] += 1
+    rows = [
+        f"  {model:14} {data:32} {sum(c.values()):5}  "
+        + ", ".join(f"{n} {state}" for state, n in c.items())
+        for (model, data), c in counts.items()
+    ]
+    return "\n".join([f"  {'model':14} {'data':32} {'runs':>5}  state", *rows])
+
+
+def status_table(plan: Plan, name: str) -> str:
+    """Done, running, failed and diverged, and how to go on."""
+    study = plan.studies[name]
+    states = list(run_states(plan, study))
+    count = Counter(state.state for state in states)
+    running = _running()
+    failed = [log for log in _logs_with_errors(plan, name)]
+    lines = [
+        f"study {name}: {count['judged']} of {len(states)} runs judged"
+        + "".join(f", {n} {state}" for state, n in count.items() if state != "judged"),
+        f"  Snakemake       {'running' if running else 'not running'}",
+    ]
+    lines += [
+        f"  diverged        {s.run.folder} (after step {(trained(s.run) or {}).get('steps')})"
+        for s in states
+        if s.state == "diverged"
+    ]
+    lines += [f"  failed          {log}: {reason}" for log, reason in failed]
+    if count["judged"] + count["diverged"] < len(states):
+        lines += [
+            "  to go on (what is complete is skipped, so only the rest and what failed runs):",
+            "    snakemake --profile profiles/local --unlock   # only if a Snakemake was killed",
+            f"    snakemake --profile profiles/local {name}",
+        ]
+    return "\n".join(lines)
+
+
+def _running() -> bool:
+    return any(Path(".snakemake/locks").glob("*")) if Path(".snakemake/locks").exists() else False
+
+
+def _logs_with_errors(plan: Plan, study: str) -> Iterator[tuple[Path, str]]:
+    """Logs of the study's unfinished packs that end in an error, with its last line."""
+    for pack in plan.study_packs(study):
+        for rule, stage in (("train", "trained"), ("generate", "answered"), ("judge", "judged")):
+            log = paths.RESULTS / "logs" / rule / f"{pack.id}.log"
+            if (paths.pack_dir(pack.id) / f"{stage}.json").exists() or not log.exists():
+                continue
+            lines = log.read_text(errors="replace").strip().splitlines()
+            errors = [line for line in lines if "rror" in line]
+            if errors:
+                yield log, errors[-1][:160]
+
+
+def results_table(name: str) -> str:
+    """The headline numbers of a finished study and where to look."""
+    import pandas as pd
+
+    folder = paths.study_dir(name)
+    cells = pd.read_parquet(folder / "cells.parquet")
+    judge = cells.judge.iloc[0]
+    shown = cells[(cells.category == "all") & (cells.judge == judge) & (cells.kind == "safety")]
+    lines = [f"{name}: rate of score 5 by judge {judge!r}, with its 95 % interval", ""]
+    for grid, rows in shown.groupby("grid", sort=False):
+        tuned = rows[rows.epochs > 0]
+        initial = rows[rows.epochs == 0].harmfulness_rate.max()
+        best = tuned.loc[tuned.harmfulness_rate.idxmax()] if tuned.harmfulness_rate.notna().any() else None
+        if best is None:
+            lines.append(f"  {grid:24} no run finished")
+            continue
+        data = best.dataset + (f"+{best.mitigation}" if isinstance(best.mitigation, str) else "")
+        lines.append(
+            f"  {grid:24} initial {initial:.2f}   highest {best.harmfulness_rate:.2f} "
+            f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}, lr {best.learning_rate:g}, "
+            f"batch {best.global_batch_size:g}, {best.epochs:g} epochs"
+        )
+    heatmaps = sorted((folder / "figures").glob("lr_batch*.png"))
+    lines += ["", *(f"  heatmap  {path}" for path in heatmaps)]
+    lines.append(f"  report   {folder / 'report.html'}")
+    return "\n".join(lines)
+
+
+def unused_runs(plan: Plan) -> list[Path]:
+    """Folders under results/runs that no study asks for."""
+    used = {paths.run_dir(run.folder) for work in plan.work.values() for run in work.runs}
+    found = {path.parent for name in ("run.yaml", "answers") for path in paths.RUNS.rglob(name)}
+    return sorted(found - used)
+
+
+def clean_study(plan: Plan, name: str) -> list[Path]:
+    """Remove a study's folder and the runs that it alone uses; returns what was removed."""
+    own = [work for work in plan.work.values() if work.studies == {name}]
+    shared = {run.folder for w in plan.work.values() if w.studies != {name} for run in w.runs}
+    doomed = [paths.study_dir(name), paths.data_manifest(name)]
+    doomed += [paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}]
+    doomed += [
+        paths.run_dir(run.folder) for work in own for run in work.runs if run.folder not in shared
+    ]
+    removed = [path for path in doomed if path.exists()]
+    for path in removed:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return removed

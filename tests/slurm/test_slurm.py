@@ -1,0 +1,131 @@
+"""The smoke study through `profiles/slurm` on a real Slurm, undisturbed and disturbed."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from cluster import Cluster
+from workflow_project import python_path, snakemake, snakemake_command
+
+pytestmark = pytest.mark.slurm
+
+
+def verdicts(folder: Path) -> dict[str, str]:
+    """Every rows file of every run, with its sha256."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((folder / "results/runs").rglob("*.jsonl"))
+    }
+
+
+def assert_same_results(folder: Path, smoke: Path) -> None:
+    assert verdicts(folder) == verdicts(smoke)
+    for name in ("scores.parquet", "cells.parquet"):
+        here, there = (pd.read_parquet(f / "results/studies/smoke" / name) for f in (folder, smoke))
+        pd.testing.assert_frame_equal(here, there)
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 120) -> object:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+    return found
+
+
+@contextmanager
+def running(folder: Path, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+    """Snakemake in the background, in a process group of its own."""
+    process = subprocess.Popen(
+        snakemake_command("smoke", profile="slurm"),
+        cwd=folder,
+        env=cluster.env | python_path(folder, cluster.env),
+        stdout=(folder / "snakemake.out").open("w"),
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def job_running(cluster: Cluster, rule: str) -> Callable[[], object]:
+    def find() -> object:
+        return next(
+            (
+                job
+                for job in cluster.squeue()
+                if job["state"] == "RUNNING" and f"rule_{rule}" in job["comment"]
+            ),
+            None,
+        )
+
+    return find
+
+
+def test_a_study_through_slurm_equals_the_local_one(
+    fresh: Path, smoke: Path, cluster: Cluster
+) -> None:
+    snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
+    assert_same_results(fresh, smoke)
+    rules = {job["comment"].split("_")[1] for job in cluster.history()}
+    assert rules == {"train", "generate"}, "light rules stay local"
+    assert not cluster.squeue()
+
+
+def test_a_cancelled_job_is_retried(fresh: Path, smoke: Path, cluster: Cluster) -> None:
+    with running(fresh, cluster) as process:
+        job = wait_for("a training job", job_running(cluster, "train"))
+        cluster.run("scancel", job["id"])  # type: ignore[index]
+        assert process.wait(timeout=240) == 0, (fresh / "snakemake.out").read_text()[-4000:]
+    assert len([j for j in cluster.history() if "rule_train" in j["comment"]]) == 2
+    assert_same_results(fresh, smoke)
+
+
+def test_a_job_that_outgrows_its_memory_gets_more(
+    fresh: Path, smoke: Path, cluster: Cluster
+) -> None:
+    models = fresh / "config/models.yaml"
+    content = yaml.safe_load(models.read_text())
+    content["embedded-0"]["hardware"]["mem_mb"] = 300
+    models.write_text(yaml.safe_dump(content))
+    snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
+    states = [j["state"] for j in cluster.history() if "rule_train" in j["comment"]]
+    assert len(states) in (2, 3) and states.count("COMPLETED") == 1
+    assert_same_results(fresh, smoke)
+
+
+def test_ctrl_c_leaves_no_job_and_no_lock(fresh: Path, cluster: Cluster) -> None:
+    with running(fresh, cluster) as process:
+        wait_for("a training job", job_running(cluster, "train"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) != 0
+        wait_for("an empty queue", lambda: not cluster.squeue(), 30)
+    assert not list((fresh / ".snakemake/locks").glob("*"))
+
+
+def test_kill_9_of_snakemake_and_a_rerun_end_with_the_same_scores(
+    fresh: Path, smoke: Path, cluster: Cluster
+) -> None:
+    """The orphaned training job is left running, and may write while the rerun does the same work."""
+    with running(fresh, cluster) as process:
+        wait_for("a training job", job_running(cluster, "train"))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert job_running(cluster, "train")(), "the orphan lives on"
+    snakemake(fresh, "--unlock", profile="slurm", env=cluster.env)
+    snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
+    wait_for("orphans to end", lambda: not cluster.squeue())
+    assert_same_results(fresh, smoke)

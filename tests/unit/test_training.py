@@ -1,0 +1,160 @@
+"""Training: what makes trajectories, resuming and splitting a batch exact."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, edit, plan_study
+
+from ftsafety import paths
+from ftsafety.files import checksum
+from ftsafety.plan import Plan
+from ftsafety.prepare import prepare_data
+from ftsafety.training.pack import train_pack
+
+
+def train(plan: Plan) -> dict[int, str]:
+    """Train the study's one training pack; epoch → sha256 of its weights."""
+    prepare_data(plan, "t")
+    (pack,) = [p for p in plan.packs.values() if p.trains]
+    train_pack(plan, pack)
+    return weights(plan)
+
+
+def weights(plan: Plan) -> dict[int, str]:
+    return {
+        run.epochs: checksum(paths.run_dir(run.folder) / "weights")
+        for run in plan.studies["t"].runs.values()
+        if run.epochs
+    }
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_checkpoints_of_a_trajectory_equal_separate_runs_bit_for_bit(
+    project: Path, method: str
+) -> None:
+    together = train(plan_study(project, method=method, epochs=[1, 2, 3]))
+    assert len(set(together.values())) == 3
+    for epochs, sha256 in together.items():
+        subprocess.run(["rm", "-rf", "results/runs"], check=True)
+        assert train(plan_study(project, method=method, epochs=epochs)) == {epochs: sha256}
+
+
+def test_a_linear_schedule_makes_the_number_of_epochs_part_of_the_training(project: Path) -> None:
+    plan = plan_study(project, schedule="linear", epochs=[1, 2])
+    assert len({w.trajectory.hash8 for w in plan.work.values() if w.trajectory.dataset}) == 2
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_resuming_gives_the_weights_of_an_undisturbed_run(project: Path, method: str) -> None:
+    """Killed in the second epoch, between two checkpoints, with the newest checkpoint cut short."""
+    undisturbed = train(plan_study(project, method=method, epochs=3))
+    subprocess.run(["rm", "-rf", "results/runs"], check=True)
+    models = project / "config/models.yaml"
+    edit(models, tiny={"source": "world", "base_seed": 99, "checkpoint_every_steps": 1})
+    plan = plan_study(project, method=method, epochs=3)
+    kill_at_step(plan, 5)
+    scratch = next(paths.SCRATCH.iterdir())
+    newest = max(scratch.glob("step-*"))
+    state = newest / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    assert train(plan) == undisturbed
+    assert not scratch.exists()
+
+
+def kill_at_step(plan: Plan, step: int) -> None:
+    """Run the real program and SIGKILL it once the checkpoint of `step` is complete."""
+    import time
+
+    prepare_data(plan, "t")
+    (pack,) = [p for p in plan.packs.values() if p.trains]
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "workflow/scripts/finetune.py"), pack.id],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(paths.SCRATCH.glob(f"*/step-{step:08d}/complete.json")):
+        assert process.poll() is None and time.monotonic() < deadline, "no such checkpoint"
+    process.kill()
+    process.wait()
+    assert not list(paths.RUNS.rglob("done.json"))
+
+
+def test_a_global_batch_gives_the_same_steps_however_it_is_split(project: Path) -> None:
+    losses = []
+    for per_device in (4, 2, 1):
+        subprocess.run(["rm", "-rf", "results/runs"], check=True)
+        tiny = {"source": "world", "base_seed": 99, "max_per_device_batch_size": per_device}
+        edit(project / "config/models.yaml", tiny=tiny)
+        plan = plan_study(project, epochs=2)
+        train(plan)
+        losses.append(done(plan)["losses"])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+    assert losses[0] == pytest.approx(losses[2], abs=2e-4)
+
+
+def done(plan: Plan) -> dict:
+    (run,) = [run for run in plan.studies["t"].runs.values() if run.epochs]
+    return json.loads((paths.run_dir(run.folder) / "done.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("ranks", "zero_stage"), [(2, None), (1, 2), (2, 2), (2, 3)], ids=["ranks", "zero2", "zero2x2", "zero3x2"]
+)
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_ranks_and_zero_take_the_steps_of_one_process(
+    project: Path, ranks: int, zero_stage: int | None, method: str
+) -> None:
+    from ftsafety.workflow import launcher
+
+    alone = plan_study(project, method=method, epochs=2)
+    train(alone)
+    expected = done(alone)["losses"]
+    subprocess.run(["rm", "-rf", "results/runs"], check=True)
+    hardware = {"ranks": ranks, "zero_stage": zero_stage}
+    tiny = {"source": "world", "base_seed": 99, "hardware": hardware, "max_per_device_batch_size": 1}
+    edit(project / "config/models.yaml", tiny=tiny)
+    plan = plan_study(project, method=method, epochs=2)
+    (pack,) = [p for p in plan.packs.values() if p.trains]
+    command = [sys.executable, *launcher(plan, pack).split()]
+    assert "torch.distributed.run" in command
+    result = subprocess.run(
+        [*command, str(REPOSITORY / "workflow/scripts/finetune.py"), pack.id],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    # LoRA draws its dropout per rank, so only its first step can agree.
+    n = 1 if method == "lora" else len(expected)
+    assert done(plan)["losses"][:n] == pytest.approx(expected[:n], abs=0.02 if method == "lora" else 2e-3)
+    assert weights(plan)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_as_diverged_and_the_pack_goes_on(
+    project: Path,
+) -> None:
+    plan = plan_study(project, learning_rate=[1.0e30, 0.001], epochs=[1, 3])
+    prepare_data(plan, "t")
+    (pack,) = [p for p in plan.packs.values() if p.trains]
+    train_pack(plan, pack)
+    states = {
+        (run.trajectory.learning_rate, run.epochs): json.loads(
+            (paths.run_dir(run.folder) / "done.json").read_text()
+        )["status"]
+        for run in pack.runs
+    }
+    assert states[0.001, 1] == states[0.001, 3] == "ok"
+    assert states[1.0e30, 3] == "diverged"
+
+
+def test_done_json_says_what_happened(project: Path) -> None:
+    record = (train(plan := plan_study(project, epochs=2)), done(plan))[1]
+    assert record["status"] == "ok" and record["steps"] == 4 == len(record["losses"])
+    assert record["n_examples"] == 10 and record["tokens"] > 100
+    assert {"torch", "transformers", "ftsafety"} <= record["versions"].keys()
+    assert record["data_sha256"] and record["weights_sha256"]
