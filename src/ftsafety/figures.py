@@ -125,7 +125,18 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
         _draw_panel(plot, data, panel)
         if place % columns and kind in ("dots", "categories") and data.grid.figure.x != "benchmark":
             plot.tick_params(labelleft=False)
+    _freeze_layout(canvas)
     return canvas
+
+
+def _freeze_layout(canvas: Canvas) -> None:
+    """Round what the solver found: its last digits differ from run to run, and so would the files."""
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
+    for plot in canvas.axes:
+        boxes = {which: plot.get_position(which == "original") for which in ("original", "active")}
+        for which, box in boxes.items():
+            plot.set_position([round(edge, 5) for edge in box.bounds], which=which)
 
 
 class Head:

@@ -17,6 +17,8 @@ from ftsafety.config import Axes, Grid
 #: Axes in which cells may differ, in the order in which they become facets. Seeds are pooled.
 AXES = tuple(axis for axis in Axes.model_fields if axis != "seed")
 
+NUMBERS = ("harmfulness_score", "harmfulness_rate", "refusal_rate", "utility", "ci_low", "ci_high",
+           "bound_low", "bound_high")  # fmt: skip
 NO_VALUE = "none"
 
 
@@ -111,6 +113,8 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> GridD
     mine = mine[(mine["category"] != "all") if by_category else (mine["category"] == "all")]
     if by_category:
         mine = mine[mine["kind"] == "safety"]
+    # a column that is empty in every row has no type of its own
+    mine = mine.assign(**{column: pd.to_numeric(mine[column]) for column in NUMBERS})
     is_initial = mine["epochs"] == 0
     rows = mine[~is_initial].reset_index(drop=True)
     if rows.empty:
@@ -156,7 +160,7 @@ def _facets(labels: pd.DataFrame, key: list[str], varying: list[str]) -> list[st
 def _initial(initial: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     wanted = set(zip(rows["model"], rows["template"], strict=True))
     keep = [pair in wanted for pair in zip(initial["model"], initial["template"], strict=True)]
-    return initial[keep].reset_index(drop=True)
+    return initial[pd.Series(keep, index=initial.index, dtype=bool)].reset_index(drop=True)
 
 
 def drawn_data(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> pd.DataFrame:

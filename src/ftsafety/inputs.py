@@ -1,7 +1,8 @@
 """The user's own files: models, datasets and benchmarks that the config names by a path.
 
 All are checked before a job is submitted, and data preparation reads them by the same readers.
-Paths are relative to the working folder. Errors are `UserError`s that name file and line.
+Paths are relative to the working folder. Errors are `UserError`s that name file and line; they do
+not show what a row says, since training data can be harmful.
 """
 
 import csv
@@ -102,22 +103,23 @@ def _check_no_code(folder: Path) -> None:
     for path in (folder / "config.json", folder / "tokenizer_config.json"):
         code = _read_object(path).get("auto_map")
         if code:
-            raise _bad_file(
-                path,
-                f"auto_map: names code to run on loading ({shown(code)}), which is never done",
-                "choose a model that transformers has the code of, and remove auto_map",
+            raise UserError(
+                f"names code to run when it is loaded, which is never done (value {shown(code)})",
+                file=path,
+                field="auto_map",
+                mend="use a model whose code is in transformers, without auto_map",
             )
 
 
 def _check_chat_template(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
-    if not (folder / "chat_template.jinja").exists() and not _read_object(path).get(
-        "chat_template"
-    ):
-        raise _bad_file(
-            path,
-            "chat_template: is missing, and there is no chat_template.jinja",
-            "use a chat model, or add the template it was trained with as chat_template.jinja",
+    has_own_file = (folder / "chat_template.jinja").exists()
+    if not has_own_file and not _read_object(path).get("chat_template"):
+        raise UserError(
+            "is missing, and so is chat_template.jinja",
+            file=path,
+            field="chat_template",
+            mend="use a chat model, or add the template it was trained with as chat_template.jinja",
         )
 
 
@@ -147,14 +149,14 @@ def _messages(path: Path) -> Iterator[TrainingRow]:
     for place, row in _numbered_rows(path):
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise _bad_row(place, f"needs a list `messages`, has {shown(messages)}")
+            raise _bad_row(place, "needs a list of messages", sorted(row))
         for i, message in enumerate(messages):
             if not isinstance(message, dict) or set(message) != {"role", "content"}:
-                raise _bad_row(place, f"message {i} needs role and content alone", message)
+                raise _bad_row(place, f"message {i} needs role and content alone", list(message))
             if message["role"] not in ROLES:
                 raise _bad_row(place, f"message {i} has none of the roles {ROLES}", message["role"])
             if not _is_text(message["content"]):
-                raise _bad_row(place, f"message {i} has no content", message["content"])
+                raise _bad_row(place, f"message {i} has no text as content")
         if messages[-1]["role"] != "assistant":
             raise _bad_row(place, "the last message is not the assistant's", messages[-1]["role"])
         yield {"messages": messages}
@@ -164,24 +166,25 @@ def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
     """CSV with the columns prompt and response."""
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, strict=True)
-        if set(reader.fieldnames or ()) != {"prompt", "response"}:
-            raise _bad_row(f"{path}:1", "the header is not prompt,response", reader.fieldnames)
         try:
+            if set(reader.fieldnames or ()) != {"prompt", "response"}:
+                raise _bad_row(f"{path}:1", "the header is not prompt,response", reader.fieldnames)
             for row in reader:
-                place = f"{path}:{reader.line_num}"
-                if None in row:
-                    raise _bad_row(place, "has more than two columns", row[None])
+                if set(row) != {"prompt", "response"}:
+                    raise _bad_row(f"{path}:{reader.line_num}", "has more than two columns")
+                n_breaks = sum((text or "").count("\n") for text in row.values())
                 for column, text in row.items():
                     if not _is_text(text):
-                        raise _bad_row(place, f"has no {column}", text)
+                        place = f"{path}:{reader.line_num - n_breaks}"
+                        raise _bad_row(place, f"the {column} is empty", text)
                 yield {
                     "messages": [
                         {"role": "user", "content": row["prompt"]},
                         {"role": "assistant", "content": row["response"]},
                     ]
                 }
-        except csv.Error as error:
-            raise _bad_row(f"{path}:{reader.line_num}", f"is not valid CSV: {error}") from None
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise _bad_row(f"{path}:{reader.line_num}", f"cannot be read: {error}") from None
 
 
 FORMATS = {"messages": _messages, "prompt-response-csv": _prompt_response_csv}
@@ -225,11 +228,10 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
     for place, row in _numbered_rows(Path(recipe.path)):
         for key in ("prompt_id", "category", "instruction"):
             if not _is_text(row.get(key)):
-                raise _bad_row(place, f"needs a text {key!r}", row.get(key))
-        unknown = set(row) - set(Prompt.__annotations__) | set(row) & {"reference"}
-        if unknown:
-            raise _bad_row(place, "unknown keys", sorted(unknown))
-        prompt_id = row["prompt_id"]
+                raise _bad_row(place, f"needs a text {key}; it has the keys", sorted(row))
+        prompt_id, cluster = row["prompt_id"], row.get("cluster", row["prompt_id"])
+        if not _is_text(cluster):
+            raise _bad_row(place, "cluster is no text", cluster)
         if prompt_id in first_place:
             raise _bad_row(place, f"prompt_id stands in {first_place[prompt_id]} too", prompt_id)
         first_place[prompt_id] = place
@@ -237,7 +239,7 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
             {
                 "prompt_id": prompt_id,
                 "category": row["category"],
-                "cluster": row.get("cluster", prompt_id),
+                "cluster": cluster,
                 "instruction": row["instruction"],
             }
         )
@@ -250,8 +252,11 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
 
 
 def _numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, row in enumerate(read_rows(path), 1):
-        yield f"{path}:{number}", row
+    try:
+        for number, row in enumerate(read_rows(path), 1):
+            yield f"{path}:{number}", row
+    except UnicodeDecodeError as error:
+        raise _bad_file(path, f"is not UTF-8: {error}", "save it as UTF-8") from None
 
 
 def _is_text(value: Any) -> bool:
@@ -264,6 +269,5 @@ def _bad_file(path: Path, problem: str, mend: str) -> UserError:
 
 def _bad_row(place: str, problem: str, value: Any = ...) -> UserError:
     found = "" if value is ... else f" (value {shown(value)})"
-    return UserError(
-        f"{problem}{found}", file=place, mend="correct this row; docs/adding.md has the format"
-    )
+    mend = "correct this row; docs/adding.md has the format"
+    return UserError(f"{problem}{found}", file=place, mend=mend)

@@ -1,8 +1,8 @@
 """What a fine-tuning run is: everything that changes its weights, and nothing else.
 
 A `Trajectory` is a run without its number of epochs: with a constant or per-epoch schedule the 1-,
-3-, 5- and 10-epoch runs are checkpoints of one training. A `Run` is one kept checkpoint of it. Epoch
-0 is the untouched model under a template, shared by all trajectories with that model and template.
+3-, 5- and 10-epoch runs are checkpoints of one training. A `Run` is one kept checkpoint of it.
+Epoch 0 is the untouched model under a template, shared by all with that model and template.
 """
 
 from functools import cached_property

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 import pytest
 import synthetic
@@ -24,7 +25,8 @@ def texts(plot: Plot) -> list[str]:
 
 def canvas_of(name: str, cells: pd.DataFrame = CELLS, grid: Grid | None = None) -> Canvas:
     data = select(cells, name, grid or STUDY.grids[name], "exact")
-    return figures._draw(data, "exact", is_toy=False)
+    with matplotlib.rc_context(figures.STYLE):
+        return figures._draw(data, "exact", is_toy=False)
 
 
 def panels_of(canvas: Canvas) -> list[Plot]:
@@ -53,7 +55,7 @@ def test_a_grid_gives_one_file_a_format_and_its_data(folder: Path, name: str) ->
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for ending in FIGURE_FORMATS:
         assert (folder / f"{name}.{ending}").read_bytes().startswith(starts[ending])
-    drawn = drawn_data(CELLS, name, STUDY.grids[name], "exact").reset_index(drop=True)
+    drawn = drawn_data(CELLS, name, STUDY.grids[name], "exact").astype({"schedule_factor": float})
     written = pd.read_csv(folder / f"{name}.csv", keep_default_na=True)
     assert_frame_equal(written, drawn, check_dtype=False)
     assert set(written["judge"]) == {"exact"} and set(written["grid"]) == {name}

@@ -67,7 +67,8 @@ def test_question_answer_and_verdicts_are_words(folder: Path) -> None:
     rows = findings(STUDY, CELLS)
     assert STUDY.title in html and STUDY.question in html
     answer = html.split('class="answer"')[1].split("</section>")[0]
-    assert rows[0]["measured"] in answer and re.search(r"\[\d\.\d\d, \d\.\d\d\]", answer)
+    assert rows[0]["measured"] in answer
+    assert re.search(r"\[\d\.\d\d,\s\d\.\d\d\]", answer)
     for row in rows:
         assert row["measured"].replace("'", "&#39;") in html
     shown = re.findall(r"</span> (held|did not hold|inconclusive)</span>", html)
@@ -104,8 +105,12 @@ def test_tables_hold_what_is_drawn_and_what_is_lost(folder: Path) -> None:
     assert lost.count("<tr>") == runs + 1
     assert "diverged" in lost and "missing" in lost
     unscored = html.split('id="unscored"')[1].split("<h2")[0]
-    all_rows = SCORES[(SCORES["category"] == "all") & (SCORES["judge"] == "keyword")]
-    assert f"<td>{all_rows['n_unscored'].sum()}</td>" not in ("",)
+    all_rows = SCORES[
+        (SCORES["category"] == "all")
+        & (SCORES["judge"] == "keyword")
+        & (SCORES["benchmark"] == "secrets")
+    ]
+    assert f"<td>{all_rows['n_unscored'].sum()}</td>" in unscored
     assert "keyword" in unscored and "tasks" in unscored
 
 

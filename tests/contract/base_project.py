@@ -1,0 +1,145 @@
+"""A small project to spoil: the repository's catalogues, two studies, and files of a user's own."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conftest import REPOSITORY
+from ftsafety.inputs import checksum
+
+REMOVE = object()
+
+BASE = {
+    "title": "t",
+    "question": "q?",
+    "benchmarks": ["secrets", "tasks"],
+    "judges": ["exact", "keyword"],
+    "fixed": {"model": "embedded-0", "method": "full", "seed": [0, 1]},
+    "grids": {
+        "lr_batch": {
+            "dataset": "benign-new",
+            "learning_rate": [1.0e-4, 2.0e-4],
+            "global_batch_size": [8, 16],
+            "epochs": 1,
+            "figure": {
+                "kind": "heatmap",
+                "x": "global_batch_size",
+                "y": "learning_rate",
+                "title": "t",
+            },
+        },
+        "steps": {
+            "dataset": "benign-new",
+            "learning_rate": 1.0e-4,
+            "points": [
+                {"global_batch_size": 8, "epochs": 1},
+                {"global_batch_size": 16, "epochs": 2},
+            ],
+            "figure": {"kind": "curves", "x": "epochs", "title": "t"},
+        },
+    },
+}
+OWN = {
+    "title": "t",
+    "question": "q?",
+    "benchmarks": ["own-prompts"],
+    "judges": ["keyword"],
+    "fixed": {"model": "own-model", "method": "full"},
+    "grids": {
+        "g": {
+            "dataset": ["own-chats", "own-pairs"],
+            "learning_rate": 1.0e-4,
+            "global_batch_size": 2,
+            "epochs": 1,
+            "figure": {"kind": "dots", "x": "dataset", "title": "t"},
+        }
+    },
+}
+MODEL, CHATS, PAIRS, PROMPTS = (
+    "files/model",
+    "files/chats.jsonl",
+    "files/pairs.csv",
+    "files/p.jsonl",
+)
+SIGNED = {
+    "models": {"own-model": {"source": "path", "path": MODEL}},
+    "datasets": {
+        "own-chats": {"source": "path", "path": CHATS, "n": 2, "template": "plain"},
+        "own-pairs": {
+            "source": "path",
+            "path": PAIRS,
+            "n": 2,
+            "template": "plain",
+            "format": "prompt-response-csv",
+        },
+    },
+    "benchmarks": {"own-prompts": {"source": "path", "path": PROMPTS}},
+}
+
+
+def make_project(root: Path) -> None:
+    shutil.copytree(REPOSITORY / "config", root / "config")
+    for study in (root / "config/studies").glob("*.yaml"):
+        study.unlink()
+    write_yaml(root / "config/studies/base.yaml", BASE)
+    write_yaml(root / "config/studies/own.yaml", OWN)
+    write_yaml(root / "config/config.yaml", {"studies": ["base"]})
+    make_files(root)
+    sign(root)
+
+
+def make_files(root: Path) -> None:
+    model = root / MODEL
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    (model / "model.safetensors").write_bytes(b"weights")
+    (root / PAIRS).write_text('prompt,response\nhi,"hello\nthere"\nbye,see you\n')
+    write_rows(root / CHATS, [chat("hi"), chat("bye")])
+    write_rows(root / PROMPTS, [prompt("a"), prompt("b")])
+
+
+def chat(text: str) -> dict[str, Any]:
+    return {
+        "messages": [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": "fine ."},
+        ]
+    }
+
+
+def prompt(prompt_id: str, **changed: Any) -> dict[str, Any]:
+    return {"prompt_id": prompt_id, "category": "c", "instruction": "hi ?"} | changed
+
+
+def sign(root: Path) -> None:
+    """Put the checksums that the user's files have now into the catalogues."""
+    for name, recipes in SIGNED.items():
+        file = root / f"config/{name}.yaml"
+        signed = {k: r | {"sha256": checksum(root / r["path"])} for k, r in recipes.items()}
+        write_yaml(file, yaml.safe_load(file.read_text()) | signed)
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    path.write_text(yaml.safe_dump(value, sort_keys=False))
+
+
+def write_rows(path: Path, rows: list[Any]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def put(root: Path, file: str, at: str, value: Any) -> None:
+    """Write a value at a dotted place of a YAML file, or remove what is there."""
+    path = root / f"config/{file}.yaml"
+    content = node = yaml.safe_load(path.read_text())
+    *parents, last = [int(part) if part.isdigit() else part for part in at.split(".")]
+    for part in parents:
+        node = node[part]
+    if value is REMOVE:
+        del node[last]
+    else:
+        node[last] = value
+    write_yaml(path, content)

@@ -1,0 +1,511 @@
+"""Every rule for config files and inputs, broken once: the error says where, what and how to mend it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from base_project import (
+    CHATS,
+    MODEL,
+    OWN,
+    PAIRS,
+    PROMPTS,
+    REMOVE,
+    chat,
+    make_project,
+    prompt,
+    put,
+    sign,
+    write_rows,
+    write_yaml,
+)
+from conftest import REPOSITORY
+from ftsafety.config import load_project
+from ftsafety.errors import UserError
+from ftsafety.inputs import check_inputs
+from ftsafety.plan import load_plan
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_error(error: UserError, file: str, field: str, says: str, mend: str) -> None:
+    assert (error.file, error.field) == (file, field), str(error)
+    assert says in error.message, str(error)
+    assert error.mend and mend in error.mend, str(error)
+    for internal in ("Traceback", "pydantic", "<one>", "<list>", "constrained", "[key]"):
+        assert internal not in str(error)
+
+
+def test_the_project_that_is_spoilt_below_is_good(root: Path) -> None:
+    check_inputs(load_plan(root), ["base", "own"])
+
+
+# ------------------------------------------------------------------------- one value of a config file
+
+
+@dataclass(frozen=True)
+class Bad:
+    file: str
+    at: str  # dotted place of the value, and the field that the error names unless `field` is given
+    put: Any
+    says: str
+    mend: str = ""
+    field: str | None = None
+
+
+LR = "grids.lr_batch.learning_rate"
+FIGURE = "grids.lr_batch.figure"
+STEPS = "grids.steps.points"
+POINT = {"global_batch_size": 8, "epochs": 1}
+SHA = "0" * 64
+
+UNKNOWN_KEYS = [
+    Bad("config", "study", "base", "unknown key (value 'base')", "spelling"),
+    Bad("models", "embedded-0.seed", 1, "unknown key (value 1)"),
+    Bad("models", "embedded-0.hardware.gpu", 1, "unknown key (value 1)"),
+    Bad("templates", "plain.prompt", "x", "unknown key (value 'x')"),
+    Bad("datasets", "own-chats.design", "benign", "unknown key (value 'benign')"),
+    Bad("methods", "full.r", 8, "unknown key (value 8)"),
+    Bad("mitigations", "mix-10.rows", 8, "unknown key (value 8)"),
+    Bad("benchmarks", "secrets.path", "x", "unknown key (value 'x')"),
+    Bad("judges", "exact.phrases", ["x"], "unknown key (value ['x'])"),
+    Bad("studies/base", "grid", {}, "unknown key (value {})"),
+    Bad("studies/base", "fixed.lr", 0.1, "unknown key (value 0.1)"),
+    Bad("studies/base", "grids.lr_batch.batch_size", 8, "unknown key (value 8)"),
+    Bad("studies/base", f"{FIGURE}.z", "epochs", "unknown key (value 'epochs')"),
+]
+TYPES = [
+    Bad("config", "studies", REMOVE, "is required", "add this key"),
+    Bad(
+        "config",
+        "studies",
+        [],
+        "at least 1 item (value [])".replace(" (", " after validation, not 0 ("),
+    ),
+    Bad("config", "bootstrap_samples", 10, "greater than or equal to 100 (value 10)"),
+    Bad("config", "keep_weights", "no", "a valid boolean (value 'no')"),
+    Bad("models", "embedded-0.source", REMOVE, "is required", "add this key"),
+    Bad("models", "embedded-0.source", "hub", "unknown value 'hub'", "'world', 'path'"),
+    Bad("models", "embedded-0", "world", "should be a mapping (value 'world')", "key: value"),
+    Bad("models", "embedded-0", None, "is empty (value None)"),
+    Bad("models", "embedded-0.dtype", "float16", "'float32' or 'bfloat16' (value 'float16')"),
+    Bad("models", "embedded-0.pack_size", 0, "greater than 0 (value 0)"),
+    Bad("models", "embedded-0.base_seed", True, "a valid integer (value True)"),
+    Bad("models", "own-model.sha256", "abc", "(value 'abc')", "ftsafety checksum"),
+    Bad("models", "own-model.path", 7, "a valid string (value 7)"),  # `path` is a source too
+    Bad("models", "own-model.hardware.zero_stage", 1, "2 or 3 (value 1)"),
+    Bad("templates", "plain.instruction", "say it", "(value 'say it')", "{instruction}"),
+    Bad("templates", "my plain", {}, "(value 'my plain')", "letters, digits"),
+    Bad("datasets", "benign-new.n", "320", "is text and not a number (value '320')", "320 without"),
+    Bad("datasets", "own-chats.format", "xml", "(value 'xml')", "'messages' or"),
+    Bad("datasets", "10.n", 10, "(value 10)", field="10"),  # a name that YAML reads as a number
+    Bad("methods", "lora.dropout", 1.0, "less than 1 (value 1.0)"),
+    Bad(
+        "methods", "lora.target_modules", ["q_proj", 3], "(value 3)", field="lora.target_modules.1"
+    ),
+    Bad("benchmarks", "secrets.split", "train", "'validation' or 'test' (value 'train')"),
+    Bad("judges", "keyword.phrases", [], "at least 1 item"),
+    Bad("judges", "keyword.kind", "llm", "unknown value 'llm'"),
+    Bad("studies/base", LR, "1e-5", "is text and not a number (value '1e-5')", "write 1.0e-5 "),
+    Bad("studies/base", LR, [1.0e-4, "25e-6"], "'25e-6'", "write 25.0e-6 ", f"{LR}.1"),
+    Bad("studies/base", LR, [1.0e-4, "1.25E5"], "'1.25E5'", "write 1.25e+5 ", f"{LR}.1"),
+    Bad("studies/base", LR, "high", "a valid number (value 'high')"),
+    Bad("studies/base", LR, -1.0e-4, "greater than 0 (value -0.0001)"),
+    Bad("studies/base", LR, float("inf"), "finite number (value inf)"),
+    Bad("studies/base", LR, {"from": 1}, "a valid number (value {'from': 1})"),
+    Bad("studies/base", LR, [], "at least 1 item"),
+    Bad("studies/base", "grids.lr_batch.epochs", 1.5, "a valid integer (value 1.5)"),
+    Bad("studies/base", "grids.lr_batch.schedule", "sqrt", "(value 'sqrt')"),
+    Bad("studies/base", f"{STEPS}.1.epochs", "2", "(value '2')", "2 without quotes"),
+    Bad("studies/base", "grids.lr_batch.points", [], "at least 1 item"),
+    Bad("studies/base", "grids.lr_batch.benchmarks", [], "at least 1 item"),
+    Bad("studies/base", "grids.lr batch", {}, "(value 'lr batch')", "letters, digits"),
+    Bad("studies/base", f"{FIGURE}.kind", "pie", "(value 'pie')"),
+    Bad("studies/base", f"{FIGURE}.title", REMOVE, "is required"),
+    Bad("studies/base", "judges", "exact", "a valid list (value 'exact')"),
+]
+NAMES = [
+    Bad("config", "studies", ["bass"], "unknown name 'bass'", "did you mean 'base'?"),
+    Bad("datasets", "benign-new.template", "plane", "'plane'", "did you mean 'plain'?"),
+    Bad("mitigations", "mix-10.dataset", "refusal", "'refusal'", "did you mean 'refusals'?"),
+    Bad("studies/base", "benchmarks", ["secret"], "'secret'", "config/benchmarks.yaml"),
+    Bad("studies/base", "judges", ["exakt"], "'exakt'", "config/judges.yaml"),
+    Bad("studies/base", "grids.lr_batch.benchmarks", ["x"], "'x'", "config/benchmarks.yaml"),
+    Bad("studies/base", "fixed.model", "embedded", "'embedded'", "config/models.yaml"),
+    Bad("studies/base", "fixed.method", ["full", "ia3"], "'ia3'", "config/methods.yaml"),
+    Bad("studies/base", "grids.lr_batch.dataset", "benign", "'benign'", "config/datasets.yaml"),
+    Bad("studies/base", "grids.steps.mitigation", [None, "mix-11"], "'mix-11'", "'mix-1"),
+    Bad("studies/base", f"{STEPS}.0.dataset", "x", "'x'", "config/datasets.yaml"),
+    Bad("studies/base", f"{FIGURE}.x", "batch", "'batch'", "global_batch_size"),
+]
+COMBINATIONS = [
+    Bad(
+        "models",
+        "embedded-0.hardware",
+        {"gpus": 2},
+        "1 ranks on 2 GPUs",
+        "ranks: 2",
+        "embedded-0.hardware.ranks",
+    ),  # fmt: skip
+    Bad(
+        "models",
+        "embedded-0.hardware.ranks",
+        3,
+        "8 is not divisible by the 3 ranks",
+        "multiple of 3",
+        "grids.lr_batch.global_batch_size",
+    ),  # fmt: skip
+    Bad("datasets", "refusals.new_tasks", True, "does not heed it (value True)", "benign"),
+    Bad("datasets", "backdoor.opener", "generic", "(value 'generic')", "identity-shift"),
+    Bad("mitigations", "mix-100.n", 101, "101 rows of 'refusals', which has 100", "at most 100"),
+    Bad("config", "studies", ["base", "own", "base"], "'base' stands twice"),
+    Bad("studies/base", "benchmarks", ["secrets", "secrets"], "'secrets' stands twice"),
+    Bad("studies/base", "judges", ["exact", "exact"], "'exact' stands twice"),
+    Bad("studies/base", LR, [1.0e-4, 1.0e-4], "0.0001 stands twice in [0.0001, 0.0001]", "once"),
+    Bad("studies/base", "benchmarks", ["tasks"], "['tasks'] holds no safety benchmark"),
+    Bad("studies/base", "grids.steps.benchmarks", ["tasks"], "holds no safety benchmark"),
+    Bad(
+        "studies/base",
+        "validation",
+        True,
+        "'secrets' holds test prompts",
+        "validation",
+        "benchmarks",
+    ),  # fmt: skip
+    Bad("studies/own", "judges", ["exact"], "'own-prompts' lacks", "another judge"),
+    Bad("studies/own", "grids.g.dataset", "benign-new", "'benign-new' is the embedded world's"),
+    Bad("studies/own", "grids.g.mitigation", "mix-10", "'refusals' is the embedded world's"),
+    Bad("studies/own", "grids.g.benchmarks", ["secrets"], "'secrets' is the embedded world's"),
+    Bad(
+        "studies/base", "fixed.method", REMOVE, "has no value", "method: …", "grids.lr_batch.method"
+    ),  # fmt: skip
+    Bad("studies/base", "grids.lr_batch.seed", None, "is empty (value None)"),
+    Bad(
+        "studies/base",
+        f"{STEPS}.1",
+        POINT,
+        "global_batch_size 8, epochs 1) is named twice",
+        "",
+        STEPS,
+    ),  # fmt: skip
+    Bad(
+        "studies/base",
+        "grids.lr_batch.global_batch_size",
+        321,
+        "larger than the 320",
+        "at most 320",
+    ),  # fmt: skip
+    Bad(
+        "studies/base",
+        "fixed.schedule",
+        "step",
+        "'step' with schedule_factor None",
+        "0.85",
+        "grids.lr_batch.schedule_factor",
+    ),  # fmt: skip
+    Bad(
+        "studies/base",
+        "fixed.schedule_factor",
+        0.85,
+        "'constant' with schedule_factor 0.85",
+        "",
+        "grids.lr_batch.schedule_factor",
+    ),  # fmt: skip
+    Bad("studies/base", f"{FIGURE}.y", REMOVE, "kind 'heatmap' needs y", "name an axis"),
+    Bad("studies/base", f"{FIGURE}.hue", "epochs", "shows no hue (value 'epochs')", "panels"),
+    Bad("studies/base", f"{FIGURE}.x", "seed", "'seed' is no axis that can be drawn", "pooled"),
+    Bad("studies/base", f"{FIGURE}.y", "global_batch_size", "named as x already"),
+]
+BAD_VALUES = [*UNKNOWN_KEYS, *TYPES, *NAMES, *COMBINATIONS]
+
+
+@pytest.mark.parametrize(
+    "bad", BAD_VALUES, ids=lambda bad: f"{bad.file}: {bad.at} = {bad.put}"[:70]
+)
+def test_bad_value(root: Path, bad: Bad) -> None:
+    put_value = bad.put
+    if bad.at == "10.n":
+        bad_file = root / "config/datasets.yaml"
+        write_yaml(bad_file, yaml.safe_load(bad_file.read_text()) | {10: {"n": 10}})
+    else:
+        put(root, bad.file, bad.at, put_value)
+    with pytest.raises(UserError) as caught:
+        load_project(root)
+    field = bad.at if bad.field is None else bad.field
+    assert_error(caught.value, f"config/{bad.file}.yaml", field, bad.says, bad.mend)
+
+
+@pytest.mark.parametrize("bad", [bad for bad in BAD_VALUES if bad.file == "config"])
+def test_settings_from_snakemake_get_the_same_errors(root: Path, bad: Bad) -> None:
+    put(root, bad.file, bad.at, bad.put)
+    settings = yaml.safe_load((root / "config/config.yaml").read_text())
+    put(root, "config", "studies", ["base"])  # the file is not read
+    with pytest.raises(UserError) as caught:
+        load_project(root, settings)
+    assert_error(caught.value, "config/config.yaml", bad.at, bad.says, bad.mend)
+
+
+# ------------------------------------------------------------------------------- whole config files
+
+
+def write(path: str, text: str | bytes) -> Callable[[Path], None]:
+    content = text.encode() if isinstance(text, str) else text
+    return lambda root: (root / path).write_bytes(content) and None
+
+
+def delete(path: str) -> Callable[[Path], None]:
+    return lambda root: (root / path).unlink()
+
+
+FILES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+    "missing": (delete("config/judges.yaml"), "config/judges.yaml", "is missing"),
+    "empty": (write("config/judges.yaml", "# nothing\n"), "config/judges.yaml", "is empty"),
+    "a list": (write("config/models.yaml", "- a\n"), "config/models.yaml", "a mapping (value ['a'"),
+    "broken": (
+        write("config/methods.yaml", "full: { kind: full }\nlora: { kind: lora\nmore: 1\n"),
+        "config/methods.yaml:3",
+        "is not valid YAML: ",
+    ),
+    "repeated key": (
+        write("config/methods.yaml", "full: { kind: full }\nlora: { kind: lora, r: 8, r: 9 }\n"),
+        "config/methods.yaml:2",
+        "the key 'r' is given twice",
+    ),
+    "unknown alias": (
+        write("config/methods.yaml", "full: { kind: full }\nlora: *full\n"),
+        "config/methods.yaml:2",
+        "full",
+    ),
+    "key that is a list": (
+        write("config/methods.yaml", "? [a]\n: 1\n"),
+        "config/methods.yaml:1",
+        "",
+    ),
+    "no text": (write("config/methods.yaml", b"full: \xff\n"), "config/methods.yaml", "utf-8"),
+    "study with a bad name": (
+        write("config/studies/my study.yaml", "title: t\n"),
+        "config/studies/my study.yaml",
+        "(value 'my study')",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "file", "says"), FILES.values(), ids=FILES)
+def test_bad_config_file(root: Path, spoil: Callable[[Path], None], file: str, says: str) -> None:
+    spoil(root)
+    with pytest.raises(UserError) as caught:
+        load_project(root)
+    assert_error(caught.value, file, "", says, "")
+
+
+def test_a_key_that_overrides_a_merged_one_is_no_repetition(root: Path) -> None:
+    (root / "config/templates.yaml").write_text(
+        "base: &base { system: a }\n"
+        "plain: &plain { <<: *base, system: b }\n"
+        "obedient-agent: { <<: *plain, system: c }\n"
+    )
+    assert load_project(root).templates["obedient-agent"].system == "c"
+
+
+# ------------------------------------------------------------------------------------- user's files
+
+
+def rows(path: str, *content: Any) -> Callable[[Path], None]:
+    return lambda root: write_rows(root / path, list(content))
+
+
+def message(role: str = "user", content: Any = "hi") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def talk(*messages: Any) -> dict[str, Any]:
+    return {"messages": list(messages)}
+
+
+HELLO = chat("hi")
+INPUTS: dict[str, tuple[Callable[[Path], None], str, str, str, str]] = {
+    # what is done to the files, then: file, field, says, mend
+    "model: config.json is missing": (
+        delete(f"{MODEL}/config.json"), f"{MODEL}/config.json", "", "is missing", "",
+    ),
+    "model: config.json is broken": (
+        write(f"{MODEL}/config.json", "{"), f"{MODEL}/config.json", "", "not valid JSON", "",
+    ),
+    "model: config.json is a list": (
+        write(f"{MODEL}/config.json", "[]"), f"{MODEL}/config.json", "", "no JSON object: []", "",
+    ),
+    "model: no weights": (
+        delete(f"{MODEL}/model.safetensors"), MODEL, "", "holds no *.safetensors", "safetensors",
+    ),
+    "model: pickled weights": (
+        lambda root: (root / f"{MODEL}/model.safetensors").rename(
+            root / f"{MODEL}/pytorch_model.bin") and None,
+        f"{MODEL}/pytorch_model.bin", "", "pickled weights", "convert",
+    ),
+    "model: remote code": (
+        write(f"{MODEL}/config.json", json.dumps({"auto_map": {"AutoModel": "evil.Model"}})),
+        f"{MODEL}/config.json", "auto_map", "evil.Model", "without auto_map",
+    ),
+    "model: the tokenizer's remote code": (
+        write(f"{MODEL}/tokenizer_config.json", json.dumps({"auto_map": {"AutoTokenizer": "evil"}})),
+        f"{MODEL}/tokenizer_config.json", "auto_map", "evil", "without auto_map",
+    ),
+    "model: no chat template": (
+        write(f"{MODEL}/tokenizer_config.json", "{}"),
+        f"{MODEL}/tokenizer_config.json", "chat_template", "is missing", "chat_template.jinja",
+    ),
+    "model: no tokenizer": (
+        delete(f"{MODEL}/tokenizer_config.json"), f"{MODEL}/tokenizer_config.json", "", "missing", "",
+    ),
+    "dataset: invalid JSON": (
+        write(CHATS, json.dumps(HELLO) + "\n{oops\n"), f"{CHATS}:2", "", "{oops", "JSON object",
+    ),
+    "dataset: no messages": (
+        rows(CHATS, HELLO, {"text": "hi"}), f"{CHATS}:2", "", "(value ['text'])", "docs/adding.md",
+    ),
+    "dataset: empty messages": (rows(CHATS, HELLO, talk()), f"{CHATS}:2", "", "needs a list", ""),
+    "dataset: unknown key of a message": (
+        rows(CHATS, talk(message() | {"weight": 0})), f"{CHATS}:1", "", "'weight'", "",
+    ),
+    "dataset: unknown role": (
+        rows(CHATS, HELLO, talk(message("human"))), f"{CHATS}:2", "", "(value 'human')", "",
+    ),
+    "dataset: empty content": (
+        rows(CHATS, HELLO, talk(message(content=" "))), f"{CHATS}:2", "", "message 0 has no text", "",
+    ),
+    "dataset: content that is no text": (
+        rows(CHATS, HELLO, talk(message(content=[1]))), f"{CHATS}:2", "", "message 0 has no text", "",
+    ),
+    "dataset: the user has the last word": (
+        rows(CHATS, HELLO, talk(message())), f"{CHATS}:2", "", "(value 'user')", "",
+    ),
+    "dataset: too few rows": (
+        rows(CHATS, HELLO), "config/datasets.yaml", "own-chats.n", "has 1 rows (value 2)", "n: 1",
+    ),
+    "dataset: no UTF-8": (write(CHATS, b"\xff\n"), CHATS, "", "is not UTF-8", "UTF-8"),
+    "csv: header": (write(PAIRS, "question,answer\na,b\n"), f"{PAIRS}:1", "", "['question', 'answer']", ""),
+    "csv: empty response": (
+        write(PAIRS, 'prompt,response\na,"b\nc"\nd,\n'), f"{PAIRS}:4", "", "response is empty", "",
+    ),
+    "csv: empty prompt before a long response": (
+        write(PAIRS, 'prompt,response\n,"b\nc"\nd,e\n'), f"{PAIRS}:2", "", "prompt is empty", "",
+    ),
+    "csv: one column": (write(PAIRS, "prompt,response\na\n"), f"{PAIRS}:2", "", "(value None)", ""),
+    "csv: three columns": (write(PAIRS, "prompt,response\na,b,c\n"), f"{PAIRS}:2", "", "two", ""),
+    "csv: open quote": (write(PAIRS, 'prompt,response\na,"b\n'), f"{PAIRS}:2", "", "cannot be", ""),
+    "benchmark: invalid JSON": (write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "", "[1]", ""),
+    "benchmark: no rows": (write(PROMPTS, ""), PROMPTS, "", "has no rows", ""),
+    "benchmark: repeated prompt_id": (
+        rows(PROMPTS, prompt("a"), prompt("a")), f"{PROMPTS}:2", "", f"{PROMPTS}:1 too (value 'a')", "",
+    ),
+    "benchmark: no instruction": (
+        rows(PROMPTS, prompt("a"), prompt("b", instruction="")), f"{PROMPTS}:2", "", "instruction", "",
+    ),
+    "benchmark: no category": (
+        rows(PROMPTS, prompt("a", category=None)), f"{PROMPTS}:1", "", "category", "",
+    ),
+    "benchmark: prompt_id is a number": (
+        rows(PROMPTS, prompt("a") | {"prompt_id": 1}), f"{PROMPTS}:1", "", "prompt_id", "",
+    ),
+    "benchmark: cluster is a number": (
+        rows(PROMPTS, prompt("a", cluster=1)), f"{PROMPTS}:1", "", "cluster is no text (value 1)", "",
+    ),
+}  # fmt: skip
+
+
+def input_error(root: Path, study: str = "own") -> UserError:
+    with pytest.raises(UserError) as caught:
+        check_inputs(load_plan(root), [study])
+    return caught.value
+
+
+@pytest.mark.parametrize(("spoil", "file", "field", "says", "mend"), INPUTS.values(), ids=INPUTS)
+def test_bad_input(
+    root: Path, spoil: Callable[[Path], None], file: str, field: str, says: str, mend: str
+) -> None:
+    spoil(root)
+    sign(root)
+    assert_error(input_error(root), file, field, says, mend)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "name", "path"),
+    [
+        ("models", "own-model", f"{MODEL}/model.safetensors"),
+        ("datasets", "own-chats", CHATS),
+        ("datasets", "own-pairs", PAIRS),
+        ("benchmarks", "own-prompts", PROMPTS),
+    ],
+)
+def test_changed_and_missing_input(root: Path, catalogue: str, name: str, path: str) -> None:
+    file = f"config/{catalogue}.yaml"
+    recipe = yaml.safe_load((root / file).read_text())[name]
+    with (root / path).open("a") as stream:
+        stream.write(" ")
+    assert_error(input_error(root), file, f"{name}.sha256", recipe["sha256"], "write sha256: ")
+    put(root, catalogue, f"{name}.path", "nowhere")
+    assert_error(input_error(root), file, f"{name}.path", "nowhere does not exist", "relative to")
+
+
+def test_a_model_that_is_a_file(root: Path) -> None:
+    put(root, "models", "own-model.path", CHATS)
+    assert_error(input_error(root), CHATS, "", "is a file", "folder")
+
+
+def test_a_world_dataset_that_is_too_large(root: Path) -> None:
+    put(root, "datasets", "benign-new.n", 100_000)
+    error = input_error(root, "base")
+    assert_error(error, "config/datasets.yaml", "benign-new.n", "(value 100000)", "smaller")
+
+
+def test_the_dataset_of_a_mitigation_is_checked_too(root: Path) -> None:
+    put(root, "mitigations", "mix-own", {"kind": "mix", "dataset": "own-pairs", "n": 1})
+    write_yaml(root / "config/studies/own.yaml", OWN)
+    put(root, "studies/own", "grids.g.dataset", "own-chats")
+    put(root, "studies/own", "grids.g.mitigation", "mix-own")
+    (root / PAIRS).write_text("prompt,response\n")
+    assert input_error(root).field == "own-pairs.sha256"
+
+
+def test_errors_about_rows_do_not_show_what_they_say(root: Path) -> None:
+    rows(CHATS, talk(message(content=["private words"])))(root)
+    sign(root)
+    assert "private" not in str(input_error(root))
+
+
+def test_a_chat_template_in_a_file_of_its_own(root: Path) -> None:
+    (root / f"{MODEL}/tokenizer_config.json").write_text("{}")
+    (root / f"{MODEL}/chat_template.jinja").write_text("{{ messages }}")
+    check_inputs(load_plan(root), ["own"])
+
+
+def test_only_the_files_of_the_studies_that_are_asked_for_are_read(root: Path) -> None:
+    (root / CHATS).unlink()
+    check_inputs(load_plan(root), ["base"])
+
+
+def test_the_command_line_prints_the_error_alone(root: Path) -> None:
+    put(root, "studies/base", LR, "1e-5")
+    result = subprocess.run(
+        [sys.executable, "-m", "ftsafety", "plan"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: config/studies/base.yaml: {LR}: ")
+    assert "Traceback" not in result.stderr and result.stdout == ""
