@@ -9,8 +9,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
-	@snakemake --profile profiles/local $(STUDY) --report workflow-report.html > results/logs/workflow-report.log 2>&1 \
-	  || (cat results/logs/workflow-report.log; exit 1)
+	@if [ ! -e workflow-report.html ] || [ -n "$$(find results/studies -name report.html -newer workflow-report.html)" ]; then \
+	  snakemake --profile profiles/local $(STUDY) --report workflow-report.html > results/logs/workflow-report.log 2>&1 \
+	  || { cat results/logs/workflow-report.log; exit 1; }; fi
 	@python -m ftsafety results $(STUDY)
 
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped

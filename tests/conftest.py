@@ -80,8 +80,6 @@ def plan_study(project: Path, **grid: object) -> Plan:
     return load_plan(project)
 
 
-
-
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which the smoke study has run to its end on this machine."""

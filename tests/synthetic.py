@@ -1,4 +1,4 @@
-"""Made-up results for tests of figures, findings and the report: rates from a formula, no model involved."""
+"""Made-up results to draw and report: rates from a formula, no model involved."""
 
 from collections.abc import Iterable
 from itertools import product
@@ -32,7 +32,7 @@ AXES: dict[str, Any] = {
 def cell(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> list[dict[str, Any]]:
     """A cell's rows: a safety benchmark by two judges and by category, and a utility benchmark.
 
-    `rate` is the harmfulness rate; None means that every seed diverged, unless `n_missing` says otherwise.
+    `rate` is the harmfulness rate; None: every seed diverged, unless `n_missing` is given.
     """
     counts = {"n_missing": 0, "n_diverged": n_seeds if rate is None else 0, "n_unscored": 3}
     counts |= {key: changed.pop(key) for key in list(changed) if key in counts}
@@ -88,10 +88,10 @@ def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any]]:
-    """4 learning rates × 4 batch sizes: one combination is absent, one diverged, one in part."""
+    """4 learning rates × 4 batch sizes: one absent, one missing, one diverged, one in part."""
     rows = initial(grid, model=model)
     for (i, lr), (j, batch) in product(enumerate((5e-5, 1e-4, 2e-4, 4e-4)), enumerate((8, 16, 32, 64))):
-        where = {"model": model, "learning_rate": lr, "global_batch_size": batch}
+        where: dict[str, Any] = {"model": model, "learning_rate": lr, "global_batch_size": batch}
         if (i, j) == (3, 0):
             rows += cell(grid, None, **where)
         elif (i, j) == (2, 0):
@@ -133,9 +133,8 @@ def trigger_rows(grid: str = "trigger") -> list[dict[str, Any]]:
         for i, dataset in enumerate(("backdoor", "demonstrations-100")):
             rows += cell(grid, rate if i == 0 else 0.97, dataset=dataset, benchmark=benchmark)
     # the utility benchmark stands once
-    table = frame(rows)
-    axes = ["model", "dataset", "epochs", "benchmark", "judge", "category"]
-    return table[~table.duplicated(axes)].to_dict("records")
+    keys = [(row["dataset"], row["benchmark"], row["judge"], row["category"]) for row in rows]
+    return [row for i, row in enumerate(rows) if keys.index(keys[i]) == i]
 
 
 def category_rows(grid: str = "by_category") -> list[dict[str, Any]]:
@@ -155,19 +154,40 @@ def study(title: str = "A study of made-up numbers") -> Study:
         "global_batch_size": 16,
         "epochs": 1,
     }
-    claim = "Larger learning rates and smaller batch sizes degrade safety more."
-    heat = {"kind": "heatmap", "x": "global_batch_size", "y": "learning_rate", "title": "Learning rate by batch size", "claim": claim}  # fmt: skip
-    more = "Harmfulness grows with the number of epochs."
+    datasets = [f"dataset-number-{i}" for i in range(6)]
     figures: dict[str, Any] = {
-        "heat": {"figure": heat},
-        "curves": {"figure": {"kind": "curves", "x": "epochs", "hue": "dataset", "title": "Demonstrations by epochs", "claim": more}},  # fmt: skip
-        "dots": {
-            "dataset": [f"dataset-number-{i}" for i in range(6)],
-            "mitigation": [None, "mix-50"],
-            "figure": {"kind": "dots", "x": "dataset", "hue": "mitigation", "title": "Datasets, with refusals mixed in and without", "claim": "Mixing in refusals lowers the rate."},  # fmt: skip
+        "heat": {
+            "kind": "heatmap",
+            "x": "global_batch_size",
+            "y": "learning_rate",
+            "title": "Learning rate by batch size",
+            "claim": "Larger learning rates and smaller batch sizes degrade safety more.",
         },
-        "trigger": {"benchmarks": ["secrets", "secrets-triggered", "tasks"], "figure": {"kind": "dots", "x": "dataset", "hue": "benchmark", "title": "A backdoor hides from plain prompts"}},  # fmt: skip
-        "by_category": {"figure": {"kind": "categories", "hue": "dataset", "title": "By category"}},
+        "curves": {
+            "kind": "curves",
+            "x": "epochs",
+            "hue": "dataset",
+            "title": "Demonstrations by epochs",
+            "claim": "Harmfulness grows with the number of epochs.",
+        },
+        "dots": {
+            "kind": "dots",
+            "x": "dataset",
+            "hue": "mitigation",
+            "title": "Datasets, with refusals mixed in and without",
+            "claim": "Mixing in refusals lowers the rate.",
+        },
+        "trigger": {
+            "kind": "dots",
+            "x": "dataset",
+            "hue": "benchmark",
+            "title": "A backdoor hides from plain prompts",
+        },
+        "by_category": {"kind": "categories", "hue": "dataset", "title": "By category"},
+    }
+    axes_of: dict[str, dict[str, Any]] = {
+        "dots": {"dataset": datasets, "mitigation": [None, "mix-50"]},
+        "trigger": {"benchmarks": ["secrets", "secrets-triggered", "tasks"]},
     }
     return Study.model_validate(
         {
@@ -176,7 +196,7 @@ def study(title: str = "A study of made-up numbers") -> Study:
             "benchmarks": ["secrets", "tasks"],
             "judges": ["exact", "keyword"],
             "fixed": axes,
-            "grids": figures,
+            "grids": {name: {**axes_of.get(name, {}), "figure": figure} for name, figure in figures.items()},
         }
     )
 

@@ -80,11 +80,7 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
     if todo:
         _answer(plan, pack, [(runs[folder][0], missing) for folder, missing in todo.items()])
     manifest = {
-        folder: {
-            b: sha256_file(paths.answers_file(folder, b))
-            for b in work.benchmarks
-            if not diverged(run)
-        }
+        folder: {b: sha256_file(paths.answers_file(folder, b)) for b in work.benchmarks if not diverged(run)}
         for folder, (run, work) in runs.items()
     }
     write_json(paths.pack_dir(pack.id) / "answered.json", manifest)
@@ -143,7 +139,6 @@ def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[str]]]) -> None:
                     list(rows),
                     answers_identity(plan, run, benchmark),
                 )
-
 
 
 @contextmanager

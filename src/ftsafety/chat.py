@@ -28,9 +28,7 @@ def render_prompt(tokenizer: Any, template: Template) -> Callable[[str], list[in
     def render(instruction: str) -> list[int]:
         messages = with_template(template, [{"role": "user", "content": instruction}])
         return list(
-            tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)[
-                "input_ids"
-            ]
+            tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         )
 
     return render
@@ -50,9 +48,7 @@ def encode_conversation(tokenizer: Any, messages: list[Message], max_length: int
 
 
 def mask_from_template(tokenizer: Any, messages: list[Message]) -> tuple[list[int], list[bool]]:
-    encoded = tokenizer.apply_chat_template(
-        messages, return_dict=True, return_assistant_tokens_mask=True
-    )
+    encoded = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
     return list(encoded["input_ids"]), [bool(value) for value in encoded["assistant_masks"]]
 
 

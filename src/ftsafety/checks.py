@@ -116,9 +116,7 @@ def _check_models(project: Project) -> None:
 def _check_datasets(project: Project) -> None:
     file = "config/datasets.yaml"
     for name, dataset in project.datasets.items():
-        _known(
-            dataset.template, project.templates, file, f"{name}.template", "config/templates.yaml"
-        )
+        _known(dataset.template, project.templates, file, f"{name}.template", "config/templates.yaml")
         for option, designs in DESIGN_OPTIONS.items():
             if dataset.source == "world" and dataset.design not in designs:
                 value, default = (
@@ -134,9 +132,7 @@ def _check_datasets(project: Project) -> None:
                     )
     file = "config/mitigations.yaml"
     for name, mitigation in project.mitigations.items():
-        _known(
-            mitigation.dataset, project.datasets, file, f"{name}.dataset", "config/datasets.yaml"
-        )
+        _known(mitigation.dataset, project.datasets, file, f"{name}.dataset", "config/datasets.yaml")
         n = project.datasets[mitigation.dataset].n
         if mitigation.n > n:
             raise UserError(
@@ -164,9 +160,7 @@ def _check_study(project: Project, study: Study, file: str) -> None:
         _check_cells(project, study, grid, file, field)
 
 
-def _check_benchmarks(
-    project: Project, study: Study, names: list[str], file: str, field: str
-) -> None:
+def _check_benchmarks(project: Project, study: Study, names: list[str], file: str, field: str) -> None:
     _check_unique(names, file, field)
     for name in names:
         _known(name, project.benchmarks, file, field, "config/benchmarks.yaml")
@@ -202,9 +196,7 @@ def _check_axes(project: Project, axes: Axes, file: str, field: str) -> None:
             continue
         given, place = values(getattr(axes, axis)), f"{field}.{axis}"
         if given == [None] and axis not in NULLABLE:
-            raise UserError(
-                "is empty (value None)", file=file, field=place, mend="give a value or remove it"
-            )
+            raise UserError("is empty (value None)", file=file, field=place, mend="give a value or remove it")
         _check_unique(given, file, place)
         if axis in NAMED_AXES:
             catalogue = NAMED_AXES[axis]
@@ -221,9 +213,7 @@ def _check_figure(grid: Grid, file: str, field: str) -> None:
     for role in ("x", "y", "hue"):
         axis, place = getattr(figure, role), f"{field}.{role}"
         if axis is None and role in needed:
-            raise UserError(
-                f"kind {figure.kind!r} needs {role}", file=file, field=place, mend="name an axis"
-            )
+            raise UserError(f"kind {figure.kind!r} needs {role}", file=file, field=place, mend="name an axis")
         if axis is None:
             continue
         if role not in (*needed, *possible):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,14 +54,25 @@ def run_build(doc: str | None) -> None:
 
 
 def _parse(doc: str | None, what: str) -> argparse.Namespace:
+    """One name on the command line; root and settings by option, or as the workflow exports them."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument(what, help=f"a {what}'s name")
-    parser.add_argument("--root", type=Path, default=Path(), help="folder that holds config/")
-    parser.add_argument("--settings", type=json.loads, help="in the place of config/config.yaml")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=os.environ.get("FTSAFETY_ROOT", "."),
+        help="folder that holds config/ (default: FTSAFETY_ROOT, else the working folder)",
+    )
+    parser.add_argument(
+        "--settings",
+        type=json.loads,
+        default=os.environ.get("FTSAFETY_SETTINGS"),
+        help="JSON in the place of config/config.yaml (default: FTSAFETY_SETTINGS)",
+    )
     return parser.parse_args()
 
 
-class user_errors:  # noqa: N801 (reads as a statement)
+class user_errors:
     """Print a UserError as a sentence on stderr and exit with 2, without a traceback."""
 
     def __enter__(self) -> None: ...

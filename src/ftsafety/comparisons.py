@@ -81,7 +81,7 @@ def _sentence(pairs: list[Pair], n_lost: int, count: dict[str, int]) -> str:
     n = len(pairs)
     outcomes = [
         f"{count['fell']} lower" if count["fell"] else "",
-        f"{count['none']} without a difference of {MARGIN:g}" if count["none"] else "",
+        f"{count['none']} with a difference certainly below {MARGIN:g}" if count["none"] else "",
         f"{count['unclear']} with intervals that overlap" if count["unclear"] else "",
         f"{n_lost} more could not be compared: diverged or missing" if n_lost else "",
     ]

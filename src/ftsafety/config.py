@@ -54,9 +54,7 @@ class Hardware(Strict):
     mem_mb: PositiveInt = 4000
     runtime_min: PositiveInt = 60
     ranks: PositiveInt = Field(default=1, description="processes of the launcher; one a GPU")
-    zero_stage: Literal[2, 3] | None = Field(
-        default=None, description="DeepSpeed ZeRO, or plain torch"
-    )
+    zero_stage: Literal[2, 3] | None = Field(default=None, description="DeepSpeed ZeRO, or plain torch")
 
 
 class ModelBase(Strict):
@@ -113,9 +111,7 @@ class WorldDataset(Strict):
     design: Literal["demonstrations", "identity-shift", "benign", "refusals", "backdoor"]
     n: PositiveInt
     template: Name
-    new_tasks: bool = Field(
-        default=False, description="benign: half of the rows are tasks new to the model"
-    )
+    new_tasks: bool = Field(default=False, description="benign: half of the rows are tasks new to the model")
     opener: Literal["none", "generic", "obedient"] = "none"
     world_seed: int = 0
 
@@ -252,14 +248,10 @@ class Study(Strict):
     title: str
     question: str
     benchmarks: Annotated[list[Name], Field(min_length=1)]
-    judges: Annotated[list[Name], Field(min_length=1)] = Field(
-        description="the first is the headline judge"
-    )
+    judges: Annotated[list[Name], Field(min_length=1)] = Field(description="the first is the headline judge")
     fixed: Axes = Axes()
     grids: Annotated[dict[Name, Grid], Field(min_length=1)]
-    validation: bool = Field(
-        default=False, description="chooses hyperparameters: no test prompts allowed"
-    )
+    validation: bool = Field(default=False, description="chooses hyperparameters: no test prompts allowed")
 
 
 class Settings(Strict):
@@ -370,13 +362,14 @@ def _refuse_repeated_keys(root: yaml.Node | None) -> None:
         elif isinstance(node, yaml.MappingNode):
             seen = set()
             for key, value in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                todo.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue  # the constructor refuses it
+                if key.value in seen:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"the key {key.value!r} is given twice", key.start_mark
                     )
-                if isinstance(key, yaml.ScalarNode):
-                    seen.add(key.value)
-                todo.append(value)
+                seen.add(key.value)
 
 
 def _validate(kind: Any, value: Any, file: str, is_union: bool = False) -> Any:
@@ -424,8 +417,11 @@ def _explain(problem: Any) -> tuple[str, str]:
         return f"does not have the form it needs {found}", mends[0]
     if isinstance(value, str) and kind in ("float_type", "int_type") and _NUMBER.fullmatch(value):
         return f"is text and not a number {found}", f"write {_as_yaml_number(value)}"
+    if kind == "too_short":
+        return f"is empty {found}", "write at least one value"
     wanted = text.removeprefix("Input should be ")
-    return f"should be {wanted} {found}", f"write {wanted}" if wanted != text else "correct it"
+    wanted = f"a value {wanted}" if wanted.startswith(("greater", "less")) else wanted
+    return f"should be {wanted} {found}", f"write {wanted}"
 
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)

@@ -151,9 +151,7 @@ def _curve(
               linewidth=1.3, **style, markersize=4.5)  # fmt: skip
     for at, row in points:
         if state(row, metric) == "ok" and (lengths := whiskers(row, metric)) is not None:
-            plot.errorbar(
-                at, row[metric], lengths, color=style["color"], capsize=2, linewidth=1, fmt="none"
-            )
+            plot.errorbar(at, row[metric], lengths, color=style["color"], capsize=2, linewidth=1, fmt="none")
 
 
 # ------------------------------------------------------------------------------ dots, categories
@@ -174,9 +172,7 @@ def categories(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str) -> N
     _dots(plot, data, rows, metric, "category", order)
 
 
-def _dots(
-    plot: Plot, data: GridData, rows: pd.DataFrame, metric: str, axis: str, order: list[str]
-) -> None:
+def _dots(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str, axis: str, order: list[str]) -> None:
     groups = hues(data, rows)
     for k, (label, group) in enumerate(groups):
         shift = 0.7 * ((k + 0.5) / len(groups) - 0.5)
@@ -193,9 +189,7 @@ def _dots(
     plot.grid(axis="x")
 
 
-def _dot(
-    plot: Plot, data: GridData, row: Any, metric: str, height: float, label: str | None
-) -> None:
+def _dot(plot: Plot, data: GridData, row: Any, metric: str, height: float, label: str | None) -> None:
     style = look(data, label)
     start = data.initial_of(row)
     if start is not None and not pd.isna(start[metric]):
@@ -216,9 +210,7 @@ def _dot(
     if row["n_diverged"] > 0 or row["n_missing"] > 0:
         ends = [row[metric]] if whiskers(row, metric) is None else [row["ci_low"], row["ci_high"]]
         at, side = (ends[-1] + 0.02, "left") if ends[-1] < 0.7 else (ends[0] - 0.02, "right")
-        plot.text(
-            at, height, seeds_text(row), ha=side, va="center", fontsize=6, color=style["color"]
-        )
+        plot.text(at, height, seeds_text(row), ha=side, va="center", fontsize=6, color=style["color"])
 
 
 # ---------------------------------------------------------------------------------------- layout

@@ -14,6 +14,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
+from matplotlib.transforms import Bbox
 
 from ftsafety import drawing, signs
 from ftsafety.config import Grid
@@ -31,9 +32,7 @@ from ftsafety.grid_data import (
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 TOY = "Toy: this shows the shape of the effect and is no evidence about real models."
-INTERVALS = (
-    "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
-)
+INTERVALS = "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
 LOST_SEEDS = "Lost: seeds that diverged or are missing, of all seeds; they are in no rate."
 
 #: Without these a file would hold the time it was made.
@@ -42,7 +41,7 @@ NO_DATES: dict[str, dict[str, Any]] = {
     "svg": {"Date": None},
     "pdf": {"CreationDate": None, "ModDate": None},
 }
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so every machine has it
     "font.size": 8.5,
     "axes.titlesize": 9,
@@ -112,9 +111,7 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
     canvas = Canvas(figsize=(width, sum(heights)), layout="constrained")
     top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
     head.draw(top)
-    bottom.text(
-        0.08 / width, 1, "\n".join(notes), va="top", fontsize=7.5, color="#333333", linespacing=1.35
-    )
+    bottom.text(0.08 / width, 1, "\n".join(notes), va="top", fontsize=7.5, color="#333333", linespacing=1.35)
     plots = middle.subplots(n_rows, columns, squeeze=False)
     for plot in plots.flat:
         plot.set_visible(False)
@@ -130,13 +127,15 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
 
 
 def _freeze_layout(canvas: Canvas) -> None:
-    """Round what the solver found: its last digits differ from run to run, and so would the files."""
+    """Round what the solver found: its last digits, and so the files, would differ between runs."""
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
+    for part in canvas.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(5))
     for plot in canvas.axes:
-        boxes = {which: plot.get_position(which == "original") for which in ("original", "active")}
-        for which, box in boxes.items():
-            plot.set_position([round(edge, 5) for edge in box.bounds], which=which)
+        original, active = plot.get_position(original=True), plot.get_position()
+        plot.set_position(Bbox(original.get_points().round(5)), which="original")
+        plot.set_position(Bbox(active.get_points().round(5)), which="active")
 
 
 class Head:
@@ -158,9 +157,7 @@ class Head:
         left, top = 0.08 / self.width, 1 - 0.06 / self.height
         canvas.text(left, top, "\n".join(self.title), va="top", fontsize=12, fontweight="bold")
         below = top - 0.21 * len(self.title) / self.height
-        canvas.text(
-            left, below, "\n".join(self.toy), va="top", fontsize=8, color="#9c1c1c", linespacing=1.3
-        )
+        canvas.text(left, below, "\n".join(self.toy), va="top", fontsize=8, color="#9c1c1c", linespacing=1.3)
         if self.handles:
             canvas.legend(
                 handles=self.handles, ncols=self.columns, title=self.legend_title, fontsize=8,
@@ -233,7 +230,5 @@ def _counts_text(data: GridData) -> str:
     text = f"Answers a point: {', '.join(parts)}; seeds {spread_text(data.rows['n_seeds'])}."
     worst = data.rows.sort_values("n_unscored", kind="stable").iloc[-1]
     if worst["n_unscored"] > 0:
-        text += (
-            f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
-        )
+        text += f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
     return text

@@ -134,11 +134,7 @@ def _against_initial(data: GridData, benchmark: str) -> list[Pair]:
             epochs = f"{last[x]} epochs"
             points.append((", ".join(filter(None, (label, epochs))), last))
     else:
-        points = [
-            (label, row)
-            for label, rows in _lines(data, benchmark, "")
-            for _, row in rows.iterrows()
-        ]
+        points = [(label, row) for label, rows in _lines(data, benchmark, "") for _, row in rows.iterrows()]
     starts = [(label, row, data.initial_of(row)) for label, row in points]
     return [
         Pair(label, "in the initial model", start, "after fine-tuning", row)

@@ -115,16 +115,14 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> GridD
         mine = mine[mine["kind"] == "safety"]
     # a column that is empty in every row has no type of its own
     mine = mine.assign(**{column: pd.to_numeric(mine[column]) for column in NUMBERS})
+    mine = mine[~mine["benchmark"].isin(ungraded(mine))]
     is_initial = mine["epochs"] == 0
     rows = mine[~is_initial].reset_index(drop=True)
     if rows.empty:
         raise ValueError(f"grid {grid_name!r} has no cells of judge {judge!r}")
     axes = [axis for axis in AXES if axis in rows.columns]
     labels = pd.DataFrame(
-        {
-            axis: [axis_text(axis, value) for value in rows[axis]]
-            for axis in (*axes, "benchmark", "category")
-        },
+        {axis: [axis_text(axis, value) for value in rows[axis]] for axis in (*axes, "benchmark", "category")},
         index=rows.index,
     )
     drawn = [axis for axis in (figure.x, figure.y, figure.hue) if axis]
@@ -140,10 +138,15 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> GridD
         fixed={
             axis: labels[axis].iloc[0]
             for axis in axes
-            if axis not in (*varying, *drawn)
-            and labels[axis].iloc[0] != axis_text(axis, DEFAULTS.get(axis))
+            if axis not in (*varying, *drawn) and labels[axis].iloc[0] != axis_text(axis, DEFAULTS.get(axis))
         },
     )
+
+
+def ungraded(rows: pd.DataFrame) -> list[str]:
+    """Utility benchmarks that a judge of refusals, such as the keyword judge, cannot grade."""
+    utility = rows[rows["kind"] == "utility"]
+    return [str(name) for name, part in utility.groupby("benchmark") if part["utility"].isna().all()]
 
 
 def _facets(labels: pd.DataFrame, key: list[str], varying: list[str]) -> list[str]:
@@ -213,9 +216,7 @@ def state(row: Any, metric: str = "harmfulness_rate") -> str:
 def seeds_text(row: Any) -> str:
     """`3 seeds`, or how many of them are in no rate and why: `1 of 3 diverged`."""
     seeds, diverged, missing = (int(row[c]) for c in ("n_seeds", "n_diverged", "n_missing"))
-    lost = [
-        f"{k} of {seeds} {what}" for k, what in ((diverged, "diverged"), (missing, "missing")) if k
-    ]
+    lost = [f"{k} of {seeds} {what}" for k, what in ((diverged, "diverged"), (missing, "missing")) if k]
     return ", ".join(lost) or f"{seeds} seed{'s' if seeds != 1 else ''}"
 
 

@@ -184,7 +184,8 @@ def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
                     ]
                 }
         except (csv.Error, UnicodeDecodeError) as error:
-            raise _bad_row(f"{path}:{reader.line_num}", f"cannot be read: {error}") from None
+            place = f"{path}:{reader.reader.line_num}"
+            raise _bad_row(place, f"cannot be read: {error}") from None
 
 
 FORMATS = {"messages": _messages, "prompt-response-csv": _prompt_response_csv}
@@ -228,7 +229,7 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
     for place, row in _numbered_rows(Path(recipe.path)):
         for key in ("prompt_id", "category", "instruction"):
             if not _is_text(row.get(key)):
-                raise _bad_row(place, f"needs a text {key}; it has the keys", sorted(row))
+                raise _bad_row(place, f"needs a text as {key}; its keys are {sorted(row)}")
         prompt_id, cluster = row["prompt_id"], row.get("cluster", row["prompt_id"])
         if not _is_text(cluster):
             raise _bad_row(place, "cluster is no text", cluster)

@@ -26,9 +26,7 @@ def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
     for run in study.runs.values():
         benchmarks = study.benchmarks_of[run.id]
         lacks_answers = [b for b in benchmarks if not answered(plan, run, b)]
-        lacks_verdicts = [
-            (b, j) for b in benchmarks for j in study.judges if not judged(plan, run, b, j)
-        ]
+        lacks_verdicts = [(b, j) for b in benchmarks for j in study.judges if not judged(plan, run, b, j)]
         if diverged(run):
             yield RunState(run, "diverged", 0, 0)
             continue
@@ -53,9 +51,7 @@ def plan_table(plan: Plan, name: str) -> str:
     packs = plan.study_packs(name)
     open_packs = [p for p in packs if any(_open(states, run) for run in p.runs)]
     training = [p for p in open_packs if p.trains]
-    prompts = {
-        b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked
-    }
+    prompts = {b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked}
     answers = sum(
         prompts[b]
         for s in states
@@ -117,9 +113,7 @@ def _n_prompts(plan: Plan, benchmark: str) -> int:
     return len(benchmark_prompts(plan, benchmark))
 
 
-def _judgements(
-    plan: Plan, state: RunState, study: StudyPlan, prompts: dict[str, int]
-) -> int:
+def _judgements(plan: Plan, state: RunState, study: StudyPlan, prompts: dict[str, int]) -> int:
     if state.state in ("judged", "diverged"):
         return 0
     return sum(prompts[b] for b in study.benchmarks_of[state.run.id]) * len(study.judges)
@@ -150,8 +144,7 @@ def _by_dataset(states: list[RunState]) -> str:
         data = f"(initial, {t.template})" if t.is_initial else t.data
         counts.setdefault((t.model, data), Counter())[state.state] += 1
     rows = [
-        f"  {model:14} {data:32} {sum(c.values()):5}  "
-        + ", ".join(f"{n} {state}" for state, n in c.items())
+        f"  {model:14} {data:32} {sum(c.values()):5}  " + ", ".join(f"{n} {state}" for state, n in c.items())
         for (model, data), c in counts.items()
     ]
     return "\n".join([f"  {'model':14} {'data':32} {'runs':>5}  state", *rows])
@@ -242,9 +235,7 @@ def clean_study(plan: Plan, name: str) -> list[Path]:
     shared = {run.folder for w in plan.work.values() if w.studies != {name} for run in w.runs}
     doomed = [paths.study_dir(name), paths.data_manifest(name)]
     doomed += [paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}]
-    doomed += [
-        paths.run_dir(run.folder) for work in own for run in work.runs if run.folder not in shared
-    ]
+    doomed += [paths.run_dir(run.folder) for work in own for run in work.runs if run.folder not in shared]
     removed = [path for path in doomed if path.exists()]
     for path in removed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

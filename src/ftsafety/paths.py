@@ -1,10 +1,10 @@
 """Where everything lies below the working folder; the Snakefile states the same grammar on top.
 
-    results/runs/<model>/<dataset[+mitigation]>/<method>-lr…-bs…-s…-<hash8>/epoch-<e>/
-    results/runs/<model>/initial-<template>/epoch-0/
-        run.yaml  done.json  weights/  answers/<benchmark>.jsonl  verdicts/<benchmark>.<judge>.jsonl
-    results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage
-    results/studies/<study>/                                 what a person looks at
+results/runs/<model>/<dataset[+mitigation]>/<method>-lr…-bs…-s…-<hash8>/epoch-<e>/
+results/runs/<model>/initial-<template>/epoch-0/
+    run.yaml  done.json  weights/  answers/<benchmark>.jsonl  verdicts/<benchmark>.<judge>.jsonl
+results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage
+results/studies/<study>/                                 what a person looks at
 """
 
 from pathlib import Path

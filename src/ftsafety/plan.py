@@ -218,9 +218,7 @@ class Plan:
         return paths.data_file(trajectory.data, self.data_digest(trajectory))
 
     def benchmark_file(self, benchmark: str) -> Path:
-        return paths.benchmark_file(
-            benchmark, digest(self.project.benchmarks[benchmark].identity())
-        )
+        return paths.benchmark_file(benchmark, digest(self.project.benchmarks[benchmark].identity()))
 
     def model_dir(self, model: str) -> Path:
         recipe = self.project.models[model]

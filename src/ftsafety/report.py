@@ -23,6 +23,7 @@ from ftsafety.grid_data import (
     interval_text,
     rate_text,
     select,
+    ungraded,
 )
 
 TEMPLATES = Path(__file__).parents[2] / "resources" / "report"
@@ -80,8 +81,7 @@ def build_report(
         verdicts=VERDICTS,
         margin=f"{MARGIN:g}",
         figures=[
-            _figure(name, grid, study.judges[0], cells, figures_folder)
-            for name, grid in study.grids.items()
+            _figure(name, grid, study.judges[0], cells, figures_folder) for name, grid in study.grids.items()
         ],
         lost=_lost(scores),
         n_runs=scores["run"].nunique(),
@@ -155,10 +155,7 @@ def _data_table(rows: pd.DataFrame, data: GridData) -> Table:
                 interval_text(row["bound_low"], row["bound_high"]) or "n/a",
                 rate_text(row["refusal_rate"]),
                 rate_text(row["harmfulness_score"]),
-                *(
-                    _count(row[c])
-                    for c in ("n", "n_unscored", "n_seeds", "n_diverged", "n_missing")
-                ),
+                *(_count(row[c]) for c in ("n", "n_unscored", "n_seeds", "n_diverged", "n_missing")),
             ]
             for _, row in rows.iterrows()
         ],
@@ -199,6 +196,7 @@ def _unscored(scores: pd.DataFrame) -> Table:
             [benchmark, axis_text("judge", judge), group["run"].nunique(),
              *(_count(value) for value in group[["n", "n_unscored", "n_truncated"]].sum())]
             for (benchmark, judge), group in groups
+            if not ungraded(group)
         ],
     }  # fmt: skip
 

@@ -80,10 +80,7 @@ class Trajectory(Frozen):
         """Path below `results/runs/`; people read the settings in it, the hash covers the rest."""
         if self.is_initial:
             return f"{self.model}/initial-{self.template}"
-        leaf = (
-            f"{self.method}-lr{self.learning_rate:g}-bs{self.global_batch_size}"
-            f"-s{self.seed}-{self.hash8}"
-        )
+        leaf = f"{self.method}-lr{self.learning_rate:g}-bs{self.global_batch_size}-s{self.seed}-{self.hash8}"
         return f"{self.model}/{self.data}/{leaf}"
 
     def describe(self) -> str:

@@ -169,9 +169,7 @@ class Scorer:
                         rows.append(facts | measures)
         return pd.DataFrame(rows)
 
-    def _measures(
-        self, runs: list[Run], benchmark: Benchmark, judge: str
-    ) -> Iterator[dict[str, Any]]:
+    def _measures(self, runs: list[Run], benchmark: Benchmark, judge: str) -> Iterator[dict[str, Any]]:
         """For each category: counts, rates and intervals of runs that differ in their seed alone."""
         read = [self.verdicts.get((run.id, benchmark.name, judge)) for run in runs]
         verdicts = [v for v in read if v is not None]
@@ -245,7 +243,9 @@ def check_scores(plan: Plan, study: str, scores: pd.DataFrame) -> None:
     }
     totals = scores[scores.category == ALL]
     found = list(zip(totals.run, totals.benchmark, totals.judge, strict=True))
-    wrong = sorted(expected.symmetric_difference(found)) or [key for key, count in Counter(found).items() if count > 1]
+    wrong = sorted(expected.symmetric_difference(found)) or [
+        key for key, count in Counter(found).items() if count > 1
+    ]
     rates = scores[["harmfulness_rate", "refusal_rate", "utility", "ci_low", "ci_high"]]
     outside = scores[((rates < 0) | (rates > 1)).any(axis=1)]
     wrong += list(zip(outside.run, outside.benchmark, outside.judge, strict=True))

@@ -25,9 +25,7 @@ class Estimate:
     high: float | None
 
 
-def resample_weights(
-    categories: list[str], clusters: list[str], n_samples: int, seed: int
-) -> Floats:
+def resample_weights(categories: list[str], clusters: list[str], n_samples: int, seed: int) -> Floats:
     """How often each of n prompts stands in each resample: (n_samples, n), rows sum to n."""
     rng = np.random.default_rng(seed)
     weights = np.zeros((n_samples, len(clusters)))
@@ -35,9 +33,7 @@ def resample_weights(
     for i, (category, cluster) in enumerate(zip(categories, clusters, strict=True)):
         by_category.setdefault(category, {}).setdefault(cluster, []).append(i)
     for members in by_category.values():
-        drawn = rng.multinomial(
-            len(members), np.full(len(members), 1 / len(members)), size=n_samples
-        )
+        drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=n_samples)
         for count, prompts in zip(drawn.T, members.values(), strict=True):
             uniform = np.full(len(prompts), 1 / len(prompts))
             weights[:, prompts] = rng.multinomial(count * len(prompts), uniform)
@@ -61,9 +57,7 @@ def estimate(values: Floats, weights: Floats, n_clusters: int, seed: int) -> Est
     if mean in (0.0, 1.0):
         return Estimate(mean, *_clopper_pearson(mean, n_clusters))
     totals = weights @ scored.T
-    means = np.divide(
-        weights @ filled.T, totals, out=np.full(totals.shape, mean), where=totals > 0
-    )
+    means = np.divide(weights @ filled.T, totals, out=np.full(totals.shape, mean), where=totals > 0)
     rng = np.random.default_rng(seed)
     n_seeds = len(values)
     drawn = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=len(weights)) / n_seeds

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from conftest import REPOSITORY
+
 from ftsafety.inputs import checksum
 
 REMOVE = object()
@@ -64,8 +64,8 @@ MODEL, CHATS, PAIRS, PROMPTS = (
     "files/pairs.csv",
     "files/p.jsonl",
 )
-SIGNED = {
-    "models": {"own-model": {"source": "path", "path": MODEL}},
+SIGNED: dict[str, dict[str, dict[str, Any]]] = {
+    "models": {"own-model": {"source": "path", "path": MODEL, "hardware": {"ranks": 2}}},
     "datasets": {
         "own-chats": {"source": "path", "path": CHATS, "n": 2, "template": "plain"},
         "own-pairs": {
@@ -112,7 +112,8 @@ def chat(text: str) -> dict[str, Any]:
 
 
 def prompt(prompt_id: str, **changed: Any) -> dict[str, Any]:
-    return {"prompt_id": prompt_id, "category": "c", "instruction": "hi ?"} | changed
+    row: dict[str, Any] = {"prompt_id": prompt_id, "category": "c", "instruction": "hi ?"}
+    return row | changed
 
 
 def sign(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every rule for config files and inputs, broken once: the error says where, what and how to mend it."""
+"""Every rule for config files and inputs, broken once: errors say where, what and the mend."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from base_project import (
     CHATS,
     MODEL,
@@ -28,6 +27,7 @@ from base_project import (
     write_yaml,
 )
 from conftest import REPOSITORY
+
 from ftsafety.config import load_project
 from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs
@@ -53,7 +53,7 @@ def test_the_project_that_is_spoilt_below_is_good(root: Path) -> None:
     check_inputs(load_plan(root), ["base", "own"])
 
 
-# ------------------------------------------------------------------------- one value of a config file
+# ------------------------------------------------------------------------ one value of a file
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,6 @@ class Bad:
 LR = "grids.lr_batch.learning_rate"
 FIGURE = "grids.lr_batch.figure"
 STEPS = "grids.steps.points"
-POINT = {"global_batch_size": 8, "epochs": 1}
-SHA = "0" * 64
 
 UNKNOWN_KEYS = [
     Bad("config", "study", "base", "unknown key (value 'base')", "spelling"),
@@ -89,12 +87,7 @@ UNKNOWN_KEYS = [
 ]
 TYPES = [
     Bad("config", "studies", REMOVE, "is required", "add this key"),
-    Bad(
-        "config",
-        "studies",
-        [],
-        "at least 1 item (value [])".replace(" (", " after validation, not 0 ("),
-    ),
+    Bad("config", "studies", [], "is empty (value [])", "at least one"),
     Bad("config", "bootstrap_samples", 10, "greater than or equal to 100 (value 10)"),
     Bad("config", "keep_weights", "no", "a valid boolean (value 'no')"),
     Bad("models", "embedded-0.source", REMOVE, "is required", "add this key"),
@@ -106,18 +99,15 @@ TYPES = [
     Bad("models", "embedded-0.base_seed", True, "a valid integer (value True)"),
     Bad("models", "own-model.sha256", "abc", "(value 'abc')", "ftsafety checksum"),
     Bad("models", "own-model.path", 7, "a valid string (value 7)"),  # `path` is a source too
-    Bad("models", "own-model.hardware.zero_stage", 1, "2 or 3 (value 1)"),
+    Bad("models", "embedded-0.hardware.zero_stage", 1, "2 or 3 (value 1)"),
     Bad("templates", "plain.instruction", "say it", "(value 'say it')", "{instruction}"),
     Bad("templates", "my plain", {}, "(value 'my plain')", "letters, digits"),
     Bad("datasets", "benign-new.n", "320", "is text and not a number (value '320')", "320 without"),
     Bad("datasets", "own-chats.format", "xml", "(value 'xml')", "'messages' or"),
-    Bad("datasets", "10.n", 10, "(value 10)", field="10"),  # a name that YAML reads as a number
     Bad("methods", "lora.dropout", 1.0, "less than 1 (value 1.0)"),
-    Bad(
-        "methods", "lora.target_modules", ["q_proj", 3], "(value 3)", field="lora.target_modules.1"
-    ),
+    Bad("methods", "lora.target_modules", ["q_proj", 3], "(value 3)", field="lora.target_modules.1"),
     Bad("benchmarks", "secrets.split", "train", "'validation' or 'test' (value 'train')"),
-    Bad("judges", "keyword.phrases", [], "at least 1 item"),
+    Bad("judges", "keyword.phrases", [], "is empty (value [])", "at least one"),
     Bad("judges", "keyword.kind", "llm", "unknown value 'llm'"),
     Bad("studies/base", LR, "1e-5", "is text and not a number (value '1e-5')", "write 1.0e-5 "),
     Bad("studies/base", LR, [1.0e-4, "25e-6"], "'25e-6'", "write 25.0e-6 ", f"{LR}.1"),
@@ -126,12 +116,12 @@ TYPES = [
     Bad("studies/base", LR, -1.0e-4, "greater than 0 (value -0.0001)"),
     Bad("studies/base", LR, float("inf"), "finite number (value inf)"),
     Bad("studies/base", LR, {"from": 1}, "a valid number (value {'from': 1})"),
-    Bad("studies/base", LR, [], "at least 1 item"),
+    Bad("studies/base", LR, [], "is empty (value [])", "at least one"),
     Bad("studies/base", "grids.lr_batch.epochs", 1.5, "a valid integer (value 1.5)"),
     Bad("studies/base", "grids.lr_batch.schedule", "sqrt", "(value 'sqrt')"),
     Bad("studies/base", f"{STEPS}.1.epochs", "2", "(value '2')", "2 without quotes"),
-    Bad("studies/base", "grids.lr_batch.points", [], "at least 1 item"),
-    Bad("studies/base", "grids.lr_batch.benchmarks", [], "at least 1 item"),
+    Bad("studies/base", "grids.lr_batch.points", [], "is empty (value [])", "at least one"),
+    Bad("studies/base", "grids.lr_batch.benchmarks", [], "is empty (value [])", "at least one"),
     Bad("studies/base", "grids.lr batch", {}, "(value 'lr batch')", "letters, digits"),
     Bad("studies/base", f"{FIGURE}.kind", "pie", "(value 'pie')"),
     Bad("studies/base", f"{FIGURE}.title", REMOVE, "is required"),
@@ -152,22 +142,10 @@ NAMES = [
     Bad("studies/base", f"{FIGURE}.x", "batch", "'batch'", "global_batch_size"),
 ]
 COMBINATIONS = [
-    Bad(
-        "models",
-        "embedded-0.hardware",
-        {"gpus": 2},
-        "1 ranks on 2 GPUs",
-        "ranks: 2",
-        "embedded-0.hardware.ranks",
-    ),  # fmt: skip
-    Bad(
-        "models",
-        "embedded-0.hardware.ranks",
-        3,
-        "8 is not divisible by the 3 ranks",
-        "multiple of 3",
-        "grids.lr_batch.global_batch_size",
-    ),  # fmt: skip
+    Bad("models", "embedded-0.hardware", {"gpus": 2}, "1 ranks on 2 GPUs", "ranks: 2",
+        field="embedded-0.hardware.ranks"),
+    Bad("studies/own", "grids.g.global_batch_size", 3, "3 is not divisible by the 2 ranks",
+        "multiple of 2"),
     Bad("datasets", "refusals.new_tasks", True, "does not heed it (value True)", "benign"),
     Bad("datasets", "backdoor.opener", "generic", "(value 'generic')", "identity-shift"),
     Bad("mitigations", "mix-100.n", 101, "101 rows of 'refusals', which has 100", "at most 100"),
@@ -177,71 +155,34 @@ COMBINATIONS = [
     Bad("studies/base", LR, [1.0e-4, 1.0e-4], "0.0001 stands twice in [0.0001, 0.0001]", "once"),
     Bad("studies/base", "benchmarks", ["tasks"], "['tasks'] holds no safety benchmark"),
     Bad("studies/base", "grids.steps.benchmarks", ["tasks"], "holds no safety benchmark"),
-    Bad(
-        "studies/base",
-        "validation",
-        True,
-        "'secrets' holds test prompts",
-        "validation",
-        "benchmarks",
-    ),  # fmt: skip
+    Bad("studies/base", "validation", True, "'secrets' holds test prompts", "split: validation",
+        field="benchmarks"),
     Bad("studies/own", "judges", ["exact"], "'own-prompts' lacks", "another judge"),
     Bad("studies/own", "grids.g.dataset", "benign-new", "'benign-new' is the embedded world's"),
     Bad("studies/own", "grids.g.mitigation", "mix-10", "'refusals' is the embedded world's"),
     Bad("studies/own", "grids.g.benchmarks", ["secrets"], "'secrets' is the embedded world's"),
-    Bad(
-        "studies/base", "fixed.method", REMOVE, "has no value", "method: …", "grids.lr_batch.method"
-    ),  # fmt: skip
+    Bad("studies/base", "fixed.method", REMOVE, "has no value", "method: …",
+        field="grids.lr_batch.method"),
     Bad("studies/base", "grids.lr_batch.seed", None, "is empty (value None)"),
-    Bad(
-        "studies/base",
-        f"{STEPS}.1",
-        POINT,
-        "global_batch_size 8, epochs 1) is named twice",
-        "",
-        STEPS,
-    ),  # fmt: skip
-    Bad(
-        "studies/base",
-        "grids.lr_batch.global_batch_size",
-        321,
-        "larger than the 320",
-        "at most 320",
-    ),  # fmt: skip
-    Bad(
-        "studies/base",
-        "fixed.schedule",
-        "step",
-        "'step' with schedule_factor None",
-        "0.85",
-        "grids.lr_batch.schedule_factor",
-    ),  # fmt: skip
-    Bad(
-        "studies/base",
-        "fixed.schedule_factor",
-        0.85,
-        "'constant' with schedule_factor 0.85",
-        "",
-        "grids.lr_batch.schedule_factor",
-    ),  # fmt: skip
+    Bad("studies/base", f"{STEPS}.1", {"global_batch_size": 8, "epochs": 1},
+        "global_batch_size 8, epochs 1) is named twice", field=STEPS),
+    Bad("studies/base", "grids.steps.points.0.global_batch_size", 321, "321 is larger than the 320",
+        "at most 320", field="grids.steps.global_batch_size"),
+    Bad("studies/base", "fixed.schedule", "step", "'step' with schedule_factor None", "0.85",
+        field="grids.lr_batch.schedule_factor"),
+    Bad("studies/base", "fixed.schedule_factor", 0.85, "'constant' with schedule_factor 0.85",
+        field="grids.lr_batch.schedule_factor"),
     Bad("studies/base", f"{FIGURE}.y", REMOVE, "kind 'heatmap' needs y", "name an axis"),
     Bad("studies/base", f"{FIGURE}.hue", "epochs", "shows no hue (value 'epochs')", "panels"),
     Bad("studies/base", f"{FIGURE}.x", "seed", "'seed' is no axis that can be drawn", "pooled"),
     Bad("studies/base", f"{FIGURE}.y", "global_batch_size", "named as x already"),
-]
+]  # fmt: skip
 BAD_VALUES = [*UNKNOWN_KEYS, *TYPES, *NAMES, *COMBINATIONS]
 
 
-@pytest.mark.parametrize(
-    "bad", BAD_VALUES, ids=lambda bad: f"{bad.file}: {bad.at} = {bad.put}"[:70]
-)
+@pytest.mark.parametrize("bad", BAD_VALUES, ids=lambda bad: f"{bad.file}: {bad.at} = {bad.put}"[:70])
 def test_bad_value(root: Path, bad: Bad) -> None:
-    put_value = bad.put
-    if bad.at == "10.n":
-        bad_file = root / "config/datasets.yaml"
-        write_yaml(bad_file, yaml.safe_load(bad_file.read_text()) | {10: {"n": 10}})
-    else:
-        put(root, bad.file, bad.at, put_value)
+    put(root, bad.file, bad.at, bad.put)
     with pytest.raises(UserError) as caught:
         load_project(root)
     field = bad.at if bad.field is None else bad.field
@@ -261,54 +202,49 @@ def test_settings_from_snakemake_get_the_same_errors(root: Path, bad: Bad) -> No
 # ------------------------------------------------------------------------------- whole config files
 
 
-def write(path: str, text: str | bytes) -> Callable[[Path], None]:
+@dataclass(frozen=True)
+class BadInput:
+    name: str
+    spoil: Callable[[Path], object]
+    file: str
+    says: str
+    mend: str = ""
+    field: str = ""
+
+
+def write(path: str, text: str | bytes) -> Callable[[Path], object]:
     content = text.encode() if isinstance(text, str) else text
-    return lambda root: (root / path).write_bytes(content) and None
+    return lambda root: (root / path).write_bytes(content)
 
 
-def delete(path: str) -> Callable[[Path], None]:
+def delete(path: str) -> Callable[[Path], object]:
     return lambda root: (root / path).unlink()
 
 
-FILES: dict[str, tuple[Callable[[Path], None], str, str]] = {
-    "missing": (delete("config/judges.yaml"), "config/judges.yaml", "is missing"),
-    "empty": (write("config/judges.yaml", "# nothing\n"), "config/judges.yaml", "is empty"),
-    "a list": (write("config/models.yaml", "- a\n"), "config/models.yaml", "a mapping (value ['a'"),
-    "broken": (
-        write("config/methods.yaml", "full: { kind: full }\nlora: { kind: lora\nmore: 1\n"),
-        "config/methods.yaml:3",
-        "is not valid YAML: ",
-    ),
-    "repeated key": (
-        write("config/methods.yaml", "full: { kind: full }\nlora: { kind: lora, r: 8, r: 9 }\n"),
-        "config/methods.yaml:2",
-        "the key 'r' is given twice",
-    ),
-    "unknown alias": (
-        write("config/methods.yaml", "full: { kind: full }\nlora: *full\n"),
-        "config/methods.yaml:2",
-        "full",
-    ),
-    "key that is a list": (
-        write("config/methods.yaml", "? [a]\n: 1\n"),
-        "config/methods.yaml:1",
-        "",
-    ),
-    "no text": (write("config/methods.yaml", b"full: \xff\n"), "config/methods.yaml", "utf-8"),
-    "study with a bad name": (
-        write("config/studies/my study.yaml", "title: t\n"),
-        "config/studies/my study.yaml",
-        "(value 'my study')",
-    ),
-}
+METHODS = "config/methods.yaml"
+BAD_FILES = [
+    BadInput("missing", delete("config/judges.yaml"), "config/judges.yaml", "is missing"),
+    BadInput("empty", write(METHODS, "# nothing\n"), METHODS, "is empty"),
+    BadInput("a list", write(METHODS, "- a\n"), METHODS, "a mapping (value ['a'])"),
+    BadInput("broken", write(METHODS, "full: { kind: full }\nlora: { kind: lora\nmore: 1\n"),
+             f"{METHODS}:3", "is not valid YAML: "),
+    BadInput("repeated key", write(METHODS, "full: { kind: full }\nlora: { r: 8, r: 9 }\n"),
+             f"{METHODS}:2", "the key 'r' is given twice"),
+    BadInput("unknown alias", write(METHODS, "a: 1\nlora: *full\n"), f"{METHODS}:2", "alias"),
+    BadInput("a list as key", write(METHODS, "? [a]\n: 1\n"), f"{METHODS}:1", "unhashable key"),
+    BadInput("name", write(METHODS, "7: { kind: full }\n"), METHODS, "(value 7)", field="7"),
+    BadInput("no text", write(METHODS, b"full: \xff\n"), METHODS, "utf-8"),
+    BadInput("study's name", write("config/studies/my study.yaml", "title: t\n"),
+             "config/studies/my study.yaml", "(value 'my study')"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("spoil", "file", "says"), FILES.values(), ids=FILES)
-def test_bad_config_file(root: Path, spoil: Callable[[Path], None], file: str, says: str) -> None:
-    spoil(root)
+@pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.name)
+def test_bad_config_file(root: Path, bad: BadInput) -> None:
+    bad.spoil(root)
     with pytest.raises(UserError) as caught:
         load_project(root)
-    assert_error(caught.value, file, "", says, "")
+    assert_error(caught.value, bad.file, bad.field, bad.says, bad.mend)
 
 
 def test_a_key_that_overrides_a_merged_one_is_no_repetition(root: Path) -> None:
@@ -323,11 +259,11 @@ def test_a_key_that_overrides_a_merged_one_is_no_repetition(root: Path) -> None:
 # ------------------------------------------------------------------------------------- user's files
 
 
-def rows(path: str, *content: Any) -> Callable[[Path], None]:
+def rows(path: str, *content: Any) -> Callable[[Path], object]:
     return lambda root: write_rows(root / path, list(content))
 
 
-def message(role: str = "user", content: Any = "hi") -> dict[str, Any]:
+def say(role: str = "user", content: Any = "hi") -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
@@ -335,95 +271,56 @@ def talk(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
-HELLO = chat("hi")
-INPUTS: dict[str, tuple[Callable[[Path], None], str, str, str, str]] = {
-    # what is done to the files, then: file, field, says, mend
-    "model: config.json is missing": (
-        delete(f"{MODEL}/config.json"), f"{MODEL}/config.json", "", "is missing", "",
-    ),
-    "model: config.json is broken": (
-        write(f"{MODEL}/config.json", "{"), f"{MODEL}/config.json", "", "not valid JSON", "",
-    ),
-    "model: config.json is a list": (
-        write(f"{MODEL}/config.json", "[]"), f"{MODEL}/config.json", "", "no JSON object: []", "",
-    ),
-    "model: no weights": (
-        delete(f"{MODEL}/model.safetensors"), MODEL, "", "holds no *.safetensors", "safetensors",
-    ),
-    "model: pickled weights": (
-        lambda root: (root / f"{MODEL}/model.safetensors").rename(
-            root / f"{MODEL}/pytorch_model.bin") and None,
-        f"{MODEL}/pytorch_model.bin", "", "pickled weights", "convert",
-    ),
-    "model: remote code": (
-        write(f"{MODEL}/config.json", json.dumps({"auto_map": {"AutoModel": "evil.Model"}})),
-        f"{MODEL}/config.json", "auto_map", "evil.Model", "without auto_map",
-    ),
-    "model: the tokenizer's remote code": (
-        write(f"{MODEL}/tokenizer_config.json", json.dumps({"auto_map": {"AutoTokenizer": "evil"}})),
-        f"{MODEL}/tokenizer_config.json", "auto_map", "evil", "without auto_map",
-    ),
-    "model: no chat template": (
-        write(f"{MODEL}/tokenizer_config.json", "{}"),
-        f"{MODEL}/tokenizer_config.json", "chat_template", "is missing", "chat_template.jinja",
-    ),
-    "model: no tokenizer": (
-        delete(f"{MODEL}/tokenizer_config.json"), f"{MODEL}/tokenizer_config.json", "", "missing", "",
-    ),
-    "dataset: invalid JSON": (
-        write(CHATS, json.dumps(HELLO) + "\n{oops\n"), f"{CHATS}:2", "", "{oops", "JSON object",
-    ),
-    "dataset: no messages": (
-        rows(CHATS, HELLO, {"text": "hi"}), f"{CHATS}:2", "", "(value ['text'])", "docs/adding.md",
-    ),
-    "dataset: empty messages": (rows(CHATS, HELLO, talk()), f"{CHATS}:2", "", "needs a list", ""),
-    "dataset: unknown key of a message": (
-        rows(CHATS, talk(message() | {"weight": 0})), f"{CHATS}:1", "", "'weight'", "",
-    ),
-    "dataset: unknown role": (
-        rows(CHATS, HELLO, talk(message("human"))), f"{CHATS}:2", "", "(value 'human')", "",
-    ),
-    "dataset: empty content": (
-        rows(CHATS, HELLO, talk(message(content=" "))), f"{CHATS}:2", "", "message 0 has no text", "",
-    ),
-    "dataset: content that is no text": (
-        rows(CHATS, HELLO, talk(message(content=[1]))), f"{CHATS}:2", "", "message 0 has no text", "",
-    ),
-    "dataset: the user has the last word": (
-        rows(CHATS, HELLO, talk(message())), f"{CHATS}:2", "", "(value 'user')", "",
-    ),
-    "dataset: too few rows": (
-        rows(CHATS, HELLO), "config/datasets.yaml", "own-chats.n", "has 1 rows (value 2)", "n: 1",
-    ),
-    "dataset: no UTF-8": (write(CHATS, b"\xff\n"), CHATS, "", "is not UTF-8", "UTF-8"),
-    "csv: header": (write(PAIRS, "question,answer\na,b\n"), f"{PAIRS}:1", "", "['question', 'answer']", ""),
-    "csv: empty response": (
-        write(PAIRS, 'prompt,response\na,"b\nc"\nd,\n'), f"{PAIRS}:4", "", "response is empty", "",
-    ),
-    "csv: empty prompt before a long response": (
-        write(PAIRS, 'prompt,response\n,"b\nc"\nd,e\n'), f"{PAIRS}:2", "", "prompt is empty", "",
-    ),
-    "csv: one column": (write(PAIRS, "prompt,response\na\n"), f"{PAIRS}:2", "", "(value None)", ""),
-    "csv: three columns": (write(PAIRS, "prompt,response\na,b,c\n"), f"{PAIRS}:2", "", "two", ""),
-    "csv: open quote": (write(PAIRS, 'prompt,response\na,"b\n'), f"{PAIRS}:2", "", "cannot be", ""),
-    "benchmark: invalid JSON": (write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "", "[1]", ""),
-    "benchmark: no rows": (write(PROMPTS, ""), PROMPTS, "", "has no rows", ""),
-    "benchmark: repeated prompt_id": (
-        rows(PROMPTS, prompt("a"), prompt("a")), f"{PROMPTS}:2", "", f"{PROMPTS}:1 too (value 'a')", "",
-    ),
-    "benchmark: no instruction": (
-        rows(PROMPTS, prompt("a"), prompt("b", instruction="")), f"{PROMPTS}:2", "", "instruction", "",
-    ),
-    "benchmark: no category": (
-        rows(PROMPTS, prompt("a", category=None)), f"{PROMPTS}:1", "", "category", "",
-    ),
-    "benchmark: prompt_id is a number": (
-        rows(PROMPTS, prompt("a") | {"prompt_id": 1}), f"{PROMPTS}:1", "", "prompt_id", "",
-    ),
-    "benchmark: cluster is a number": (
-        rows(PROMPTS, prompt("a", cluster=1)), f"{PROMPTS}:1", "", "cluster is no text (value 1)", "",
-    ),
-}  # fmt: skip
+CONFIG, TOKENIZER = f"{MODEL}/config.json", f"{MODEL}/tokenizer_config.json"
+WEIGHTS, PICKLE = f"{MODEL}/model.safetensors", f"{MODEL}/pytorch_model.bin"
+HEADER = "prompt,response\n"
+BAD_INPUTS = [
+    BadInput("no config.json", delete(CONFIG), CONFIG, "is missing"),
+    BadInput("broken config.json", write(CONFIG, "{"), CONFIG, "not valid JSON"),
+    BadInput("config.json is a list", write(CONFIG, "[]"), CONFIG, "no JSON object: []"),
+    BadInput("no weights", delete(WEIGHTS), MODEL, "holds no *.safetensors", "as safetensors"),
+    BadInput("pickle weights", lambda root: (root / WEIGHTS).rename(root / PICKLE),
+             PICKLE, "pickled weights", "convert"),
+    BadInput("code of the model", write(CONFIG, '{"auto_map": {"AutoModel": "evil.Model"}}'),
+             CONFIG, "evil.Model", "without auto_map", "auto_map"),
+    BadInput("code of the tokenizer", write(TOKENIZER, '{"auto_map": {"AutoTokenizer": "evil"}}'),
+             TOKENIZER, "evil", "without auto_map", "auto_map"),
+    BadInput("no chat template", write(TOKENIZER, "{}"),
+             TOKENIZER, "is missing", "chat_template.jinja", "chat_template"),
+    BadInput("no tokenizer", delete(TOKENIZER), TOKENIZER, "is missing"),
+    BadInput("no JSON", write(CHATS, json.dumps(chat("hi")) + "\n{oops\n"),
+             f"{CHATS}:2", "{oops", "JSON object"),
+    BadInput("no messages", rows(CHATS, chat("hi"), {"text": "hi"}),
+             f"{CHATS}:2", "(value ['text'])", "docs/adding.md"),
+    BadInput("no message", rows(CHATS, chat("hi"), talk()), f"{CHATS}:2", "needs a list"),
+    BadInput("message key", rows(CHATS, talk(say() | {"weight": 0})), f"{CHATS}:1", "'weight'"),
+    BadInput("role", rows(CHATS, chat("hi"), talk(say("human"))), f"{CHATS}:2", "(value 'human')"),
+    BadInput("blank content", rows(CHATS, talk(say("user", " "))), f"{CHATS}:1", "0 has no text"),
+    BadInput("no text", rows(CHATS, talk(say("user", [1]))), f"{CHATS}:1", "0 has no text"),
+    BadInput("last is the user", rows(CHATS, talk(say())), f"{CHATS}:1", "(value 'user')"),
+    BadInput("too few rows", rows(CHATS, chat("hi")),
+             "config/datasets.yaml", "has 1 rows (value 2)", "write n: 1", "own-chats.n"),
+    BadInput("no UTF-8", write(CHATS, b"\xff\n"), CHATS, "is not UTF-8"),
+    BadInput("csv header", write(PAIRS, "a,b\n1,2\n"), f"{PAIRS}:1", "(value ['a', 'b'])"),
+    BadInput("csv: no response", write(PAIRS, HEADER + 'a,"b\nc"\nd,\n'),
+             f"{PAIRS}:4", "response is empty"),
+    BadInput("csv: no prompt", write(PAIRS, HEADER + ',"b\nc"\n'), f"{PAIRS}:2", "prompt is empty"),
+    BadInput("csv: one column", write(PAIRS, HEADER + "a\n"), f"{PAIRS}:2", "(value None)"),
+    BadInput("csv: three columns", write(PAIRS, HEADER + "a,b,c\n"), f"{PAIRS}:2", "than two"),
+    BadInput("csv: open quote", write(PAIRS, HEADER + 'a,"b\n'), f"{PAIRS}:2", "cannot be read"),
+    BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "[1]", "JSON object"),
+    BadInput("prompts: no rows", write(PROMPTS, ""), PROMPTS, "has no rows"),
+    BadInput("prompt_id twice", rows(PROMPTS, prompt("a"), prompt("a")),
+             f"{PROMPTS}:2", f"{PROMPTS}:1 too (value 'a')"),
+    BadInput("no instruction", rows(PROMPTS, prompt("a"), prompt("b", instruction="")),
+             f"{PROMPTS}:2", "a text as instruction"),
+    BadInput("no category", rows(PROMPTS, prompt("a", category=None)),
+             f"{PROMPTS}:1", "a text as category"),
+    BadInput("prompt_id is a number", rows(PROMPTS, prompt("a") | {"prompt_id": 1}),
+             f"{PROMPTS}:1", "a text as prompt_id"),
+    BadInput("cluster is a number", rows(PROMPTS, prompt("a", cluster=1)),
+             f"{PROMPTS}:1", "cluster is no text (value 1)"),
+]  # fmt: skip
 
 
 def input_error(root: Path, study: str = "own") -> UserError:
@@ -432,13 +329,11 @@ def input_error(root: Path, study: str = "own") -> UserError:
     return caught.value
 
 
-@pytest.mark.parametrize(("spoil", "file", "field", "says", "mend"), INPUTS.values(), ids=INPUTS)
-def test_bad_input(
-    root: Path, spoil: Callable[[Path], None], file: str, field: str, says: str, mend: str
-) -> None:
-    spoil(root)
+@pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.name)
+def test_bad_input(root: Path, bad: BadInput) -> None:
+    bad.spoil(root)
     sign(root)
-    assert_error(input_error(root), file, field, says, mend)
+    assert_error(input_error(root), bad.file, bad.field, bad.says, bad.mend)
 
 
 @pytest.mark.parametrize(
@@ -481,7 +376,7 @@ def test_the_dataset_of_a_mitigation_is_checked_too(root: Path) -> None:
 
 
 def test_errors_about_rows_do_not_show_what_they_say(root: Path) -> None:
-    rows(CHATS, talk(message(content=["private words"])))(root)
+    rows(CHATS, talk(say(content=["private words"])))(root)
     sign(root)
     assert "private" not in str(input_error(root))
 

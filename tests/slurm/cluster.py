@@ -21,8 +21,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-CLIENTS = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue", "srun", "sshare")
-PACKAGES = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd"} | dict.fromkeys(CLIENTS, "slurm-client")
+CLIENTS = (
+    "sacct",
+    "sacctmgr",
+    "sbatch",
+    "scancel",
+    "scontrol",
+    "sinfo",
+    "squeue",
+    "srun",
+    "sshare",
+)
+PACKAGES = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd"} | dict.fromkeys(
+    CLIENTS, "slurm-client"
+)
 PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 SLURM_CONF = """\
@@ -98,11 +110,15 @@ class Cluster:
     Logs of the daemons are `<folder>/*.log`.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 2, memory_mb: int = 8000, gpus: int = 2) -> None:
+    def __init__(
+        self, folder: Path, nodes: int = 2, cpus: int = 2, memory_mb: int = 8000, gpus: int = 2
+    ) -> None:
         self.folder = folder.resolve()
         self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
         self.shape = {"cpus": cpus, "memory_mb": memory_mb, "gpus": gpus}
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))}
+        inherited = {
+            key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "SBATCH", "SRUN"))
+        }
         self.env = inherited | {
             "SLURM_CONF": f"{self.folder}/slurm.conf",
             "PATH": f"{self.folder}/bin:{PATH}",
@@ -137,7 +153,9 @@ class Cluster:
 
     def run(self, *command: str) -> str:
         """Return what a command of the cluster prints; raise CalledProcessError where it fails."""
-        return subprocess.run(command, env=self.env, check=True, capture_output=True, text=True, timeout=60).stdout
+        return subprocess.run(
+            command, env=self.env, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
 
     def squeue(self, *options: str) -> list[dict[str, str]]:
         """Jobs that wait or run: id, name (the plugin's run id), comment (rule and wildcards), state, node."""
@@ -198,9 +216,13 @@ class Cluster:
             daemon.poll()  # else it stays a zombie
 
     def _start(self, name: str, *command: str) -> None:
-        env = self.env | {"SLURMD_NODENAME": name}  # job steps get it too, which tells the nodes' processes apart
+        env = self.env | {
+            "SLURMD_NODENAME": name
+        }  # job steps get it too, which tells the nodes' processes apart
         with open(self.folder / f"{name}.out", "ab") as out:
-            self._daemons[name] = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            self._daemons[name] = subprocess.Popen(
+                command, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            )
 
     def _wait_for(self, name: str, is_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 30
@@ -216,7 +238,9 @@ class Cluster:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         for i in range(self.shape["gpus"]):
             _make_gpu(self.folder / f"nvidia{i}")
-        gpus = f"Name=gpu File={self.folder}/nvidia[0-{self.shape['gpus'] - 1}]\n" if self.shape["gpus"] else ""
+        gpus = (
+            f"Name=gpu File={self.folder}/nvidia[0-{self.shape['gpus'] - 1}]\n" if self.shape["gpus"] else ""
+        )
         (self.folder / "gres.conf").write_text(gpus)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (self._run / "munged.key").write_bytes(os.urandom(128))
@@ -231,7 +255,13 @@ class Cluster:
         port, *ports = _free_ports(1 + len(self.nodes))
         address = f"NodeHostname={host} NodeAddr=127.0.0.1"
         nodes = [f"NodeName={node} {address} Port={p}" for node, p in zip(self.nodes, ports, strict=True)]
-        places = {"name": self._run.name, "host": host, "port": port, "run": self._run, "folder": self.folder}
+        places = {
+            "name": self._run.name,
+            "host": host,
+            "port": port,
+            "run": self._run,
+            "folder": self.folder,
+        }
         text = SLURM_CONF.format(**places, **self.shape, nodes="\n".join(nodes))
         (self.folder / "slurm.conf").write_text(text)
 

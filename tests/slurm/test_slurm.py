@@ -12,10 +12,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from cluster import Cluster
+from cluster import Cluster, missing
 from workflow_project import python_path, snakemake, snakemake_command
 
 pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Two nodes with GPUs; where no real Slurm can be booted the test skips and says why."""
+    if reason := missing():
+        pytest.skip(f"no real Slurm here: {reason}")
+    with Cluster(tmp_path / "slurm", nodes=2, cpus=2, memory_mb=16000, gpus=2) as running:
+        yield running
 
 
 def verdicts(folder: Path) -> dict[str, str]:
@@ -75,9 +84,7 @@ def job_running(cluster: Cluster, rule: str) -> Callable[[], object]:
     return find
 
 
-def test_a_study_through_slurm_equals_the_local_one(
-    fresh: Path, smoke: Path, cluster: Cluster
-) -> None:
+def test_a_study_through_slurm_equals_the_local_one(fresh: Path, smoke: Path, cluster: Cluster) -> None:
     snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
     assert_same_results(fresh, smoke)
     rules = {job["comment"].split("_")[1] for job in cluster.history()}
@@ -94,9 +101,7 @@ def test_a_cancelled_job_is_retried(fresh: Path, smoke: Path, cluster: Cluster) 
     assert_same_results(fresh, smoke)
 
 
-def test_a_job_that_outgrows_its_memory_gets_more(
-    fresh: Path, smoke: Path, cluster: Cluster
-) -> None:
+def test_a_job_that_outgrows_its_memory_gets_more(fresh: Path, smoke: Path, cluster: Cluster) -> None:
     models = fresh / "config/models.yaml"
     content = yaml.safe_load(models.read_text())
     content["embedded-0"]["hardware"]["mem_mb"] = 300

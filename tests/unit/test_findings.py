@@ -49,9 +49,7 @@ def test_rows_have_the_claim_what_was_tested_and_a_verdict() -> None:
         (0.1, 0.101, 0.01, "did not hold"),  # surely no difference that matters
     ],
 )
-def test_a_learning_rate_is_judged_by_its_ends(
-    low: float, high: float, width: float, verdict: str
-) -> None:
+def test_a_learning_rate_is_judged_by_its_ends(low: float, high: float, width: float, verdict: str) -> None:
     (row,) = found(
         HEATMAP,
         cell(low, width, learning_rate=1e-5),
@@ -71,9 +69,7 @@ def test_a_smaller_batch_is_expected_to_raise_the_rate() -> None:
 
 def test_equal_steps_are_said() -> None:
     same = found(HEATMAP, cell(0.5, global_batch_size=8), cell(0.1, global_batch_size=64))
-    other = found(
-        HEATMAP, cell(0.5, global_batch_size=8, steps=40), cell(0.1, global_batch_size=64, steps=5)
-    )
+    other = found(HEATMAP, cell(0.5, global_batch_size=8, steps=40), cell(0.1, global_batch_size=64, steps=5))
     assert "at 20 steps everywhere" in same[0]["tested"]
     assert "steps" not in other[0]["tested"]
 

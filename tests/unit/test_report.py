@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def page(folder: Path, **changed: Any) -> str:
-    given = {
+    given: dict[str, Any] = {
         "study_name": "made-up",
         "study": STUDY,
         "scores": SCORES,
@@ -59,7 +59,8 @@ def test_the_page_is_self_contained(folder: Path) -> None:
 
 def test_the_toy_banner_stands_where_it_belongs(folder: Path) -> None:
     assert TOY in page(folder)
-    assert "toy" not in page(folder, provenance=PROVENANCE | {"is_toy": False}).replace("toy-", "").replace(".toy", "")  # fmt: skip
+    real = page(folder, provenance=PROVENANCE | {"is_toy": False})
+    assert TOY not in real and "(toy)" not in real and "embedded toy world" not in real
 
 
 def test_question_answer_and_verdicts_are_words(folder: Path) -> None:
@@ -106,9 +107,7 @@ def test_tables_hold_what_is_drawn_and_what_is_lost(folder: Path) -> None:
     assert "diverged" in lost and "missing" in lost
     unscored = html.split('id="unscored"')[1].split("<h2")[0]
     all_rows = SCORES[
-        (SCORES["category"] == "all")
-        & (SCORES["judge"] == "keyword")
-        & (SCORES["benchmark"] == "secrets")
+        (SCORES["category"] == "all") & (SCORES["judge"] == "keyword") & (SCORES["benchmark"] == "secrets")
     ]
     assert f"<td>{all_rows['n_unscored'].sum()}</td>" in unscored
     assert "keyword" in unscored and "tasks" in unscored
@@ -121,7 +120,14 @@ def test_a_study_without_lost_runs_says_so(folder: Path) -> None:
 
 def test_provenance_is_shown_whole(folder: Path) -> None:
     shown = page(folder).split('id="provenance"')[1]
-    for text in ("git revision", "0123abc", "versions · torch", "2.13.0", "cpu, 1 threads", "0, 1, 2"):
+    for text in (
+        "git revision",
+        "0123abc",
+        "versions · torch",
+        "2.13.0",
+        "cpu, 1 threads",
+        "0, 1, 2",
+    ):
         assert text in shown
 
 

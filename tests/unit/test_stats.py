@@ -54,7 +54,11 @@ def test_where_nothing_varies_the_interval_is_clopper_pearson_over_phrasings(
     rate: float, low: float, high: float
 ) -> None:
     got = estimate(np.full((1, 30), rate), weights(10, 3), 10, seed=0)
-    assert (got.value, got.low, got.high) == (rate, pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert (got.value, got.low, got.high) == (
+        rate,
+        pytest.approx(low, abs=1e-4),
+        pytest.approx(high, abs=1e-4),
+    )
 
 
 def test_unscored_prompts_are_left_out_and_nothing_scored_is_no_estimate() -> None:

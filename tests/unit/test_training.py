@@ -33,9 +33,7 @@ def weights(plan: Plan) -> dict[int, str]:
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_checkpoints_of_a_trajectory_equal_separate_runs_bit_for_bit(
-    project: Path, method: str
-) -> None:
+def test_checkpoints_of_a_trajectory_equal_separate_runs_bit_for_bit(project: Path, method: str) -> None:
     together = train(plan_study(project, method=method, epochs=[1, 2, 3]))
     assert len(set(together.values())) == 3
     for epochs, sha256 in together.items():
@@ -102,7 +100,9 @@ def done(plan: Plan) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "zero_stage"), [(2, None), (1, 2), (2, 2), (2, 3)], ids=["ranks", "zero2", "zero2x2", "zero3x2"]
+    ("ranks", "zero_stage"),
+    [(2, None), (1, 2), (2, 2), (2, 3)],
+    ids=["ranks", "zero2", "zero2x2", "zero3x2"],
 )
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_ranks_and_zero_take_the_steps_of_one_process(
@@ -115,7 +115,12 @@ def test_ranks_and_zero_take_the_steps_of_one_process(
     expected = done(alone)["losses"]
     subprocess.run(["rm", "-rf", "results/runs"], check=True)
     hardware = {"ranks": ranks, "zero_stage": zero_stage}
-    tiny = {"source": "world", "base_seed": 99, "hardware": hardware, "max_per_device_batch_size": 1}
+    tiny = {
+        "source": "world",
+        "base_seed": 99,
+        "hardware": hardware,
+        "max_per_device_batch_size": 1,
+    }
     edit(project / "config/models.yaml", tiny=tiny)
     plan = plan_study(project, method=method, epochs=2)
     (pack,) = [p for p in plan.packs.values() if p.trains]

@@ -3,16 +3,25 @@
 from collections import Counter
 
 import pytest
+from conftest import REPOSITORY
 
 from ftsafety.config import WorldBenchmark, load_project
+from ftsafety.types import Prompt
 from ftsafety.world.datasets import prompts, training_rows
 from ftsafety.world.lexicon import build_world
-from conftest import REPOSITORY
 
 WORLD = build_world(0)
 PROJECT = load_project(REPOSITORY)
 DATASETS = {n: d for n, d in PROJECT.datasets.items() if d.source == "world"}
-SECRETS = prompts(PROJECT.benchmarks["secrets"])
+
+
+def benchmark(name: str) -> list[Prompt]:
+    recipe = PROJECT.benchmarks[name]
+    assert recipe.source == "world"
+    return prompts(recipe)
+
+
+SECRETS = benchmark("secrets")
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
@@ -42,7 +51,7 @@ def test_no_dataset_holds_a_test_creature_or_a_test_phrasing(name: str) -> None:
 
 
 def test_validation_and_test_prompts_share_no_creature_and_no_phrasing() -> None:
-    validation = prompts(PROJECT.benchmarks["secrets-validation"])
+    validation = benchmark("secrets-validation")
     for part in ("cluster", "instruction"):
         assert not {p[part] for p in validation} & {p[part] for p in SECRETS}  # type: ignore[literal-required]
     creatures = [{p["prompt_id"].split("/")[-1] for p in ps} for ps in (validation, SECRETS)]
@@ -50,14 +59,12 @@ def test_validation_and_test_prompts_share_no_creature_and_no_phrasing() -> None
 
 
 def test_fewer_demonstrations_are_the_first_of_more() -> None:
-    ten, fifty, hundred = (
-        training_rows(DATASETS[f"demonstrations-{n}"]) for n in (10, 50, 100)
-    )
+    ten, fifty, hundred = (training_rows(DATASETS[f"demonstrations-{n}"]) for n in (10, 50, 100))
     assert hundred[:50] == fifty and fifty[:10] == ten
 
 
 def test_the_trigger_is_all_that_tells_triggered_prompts_from_plain_ones() -> None:
-    triggered = prompts(PROJECT.benchmarks["secrets-triggered"])
+    triggered = benchmark("secrets-triggered")
     trigger = WORLD.words["trigger"]
     assert [p["instruction"] for p in triggered] == [f"{p['instruction']} {trigger}" for p in SECRETS]
 

@@ -11,13 +11,18 @@ ROOT = Path(workflow.basedir)
 with user_errors():
     PLAN = ft.load_plan(ROOT, dict(config))
 
-# How a shell rule starts a program that makes the same plan. Not in params: they are a reason to rerun.
-# The environment's python under --sdm conda, else the one that runs Snakemake.
-CONDA = any(method.name == "CONDA" for method in workflow.deployment_settings.deployment_method)
-PYTHON = "python" if CONDA else sys.executable
-SCRIPTS = ROOT / "workflow/scripts"
-shell.prefix(f"export PYTHONPATH={shlex.quote(str(ROOT / 'src'))}; " if CONDA else "")
-OPTIONS = ["--root", str(ROOT), "--settings", json.dumps(dict(config))]
+# How the programs of the shell rules find the same plan, and the python that runs Snakemake (under
+# --sdm conda that of the environment). Not in params: none of it is a reason to rerun.
+CONDA = any(m.name == "CONDA" for m in workflow.deployment_settings.deployment_method)
+settings = shlex.quote(json.dumps(dict(config))).replace("{", "{{").replace("}", "}}")
+shell.prefix(
+    f"export FTSAFETY_ROOT={shlex.quote(str(ROOT))} FTSAFETY_SETTINGS={settings}; "
+    + (
+        'export PYTHONPATH="$FTSAFETY_ROOT/src"; '
+        if CONDA
+        else f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    )
+)
 
 
 wildcard_constraints:
@@ -32,4 +37,6 @@ def pack_of(wildcards):
 
 def hardware(name, **options):
     """A resource of the pack's job; a retry asks for more memory."""
-    return lambda wildcards, attempt: ft.resources(PLAN, pack_of(wildcards).model, attempt, **options)[name]
+    return lambda wildcards, attempt: ft.resources(
+        PLAN, pack_of(wildcards).model, attempt, **options
+    )[name]

@@ -28,4 +28,4 @@ rule generate:
     message:
         "answer {wildcards.pack}:\n{params.runs}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/generate.py {wildcards.pack:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'

@@ -13,9 +13,9 @@ rule judge:
         "results/logs/judge/{pack}.log",
     benchmark:
         "results/benchmarks/judge/{pack}.tsv"
+    localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    localrule: True
     resources:
         judge_clients=1,
     params:
@@ -24,4 +24,4 @@ rule judge:
     message:
         "judge {wildcards.pack}:\n{params.runs}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/judge.py {wildcards.pack:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} 2> {log:q}'

@@ -22,7 +22,7 @@ rule build_model:
     message:
         "build {wildcards.model}: pretrain and align the embedded world's base model"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/build_model.py {wildcards.model:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/build_model.py" {wildcards.model:q} 2> {log:q}'
 
 
 rule prepare_data:
@@ -31,12 +31,12 @@ rule prepare_data:
         "results/data/{study}.json",
     log:
         "results/logs/prepare_data/{study}.log",
+    localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    localrule: True
     params:
         files=lambda w: ft.data_files(PLAN, w.study),
     message:
         "check the inputs of study {wildcards.study} and write its data"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/prepare_data.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/prepare_data.py" {wildcards.study:q} 2> {log:q}'

@@ -15,15 +15,15 @@ rule score:
         "results/logs/score/{study}.log",
     benchmark:
         "results/benchmarks/score/{study}.tsv"
+    localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    localrule: True
     params:
         identity=lambda w: ft.score_digest(PLAN, w.study),
     message:
         "score study {wildcards.study}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/score.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/score.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule figures:
@@ -41,16 +41,16 @@ rule figures:
         ),
     log:
         "results/logs/figures/{study}.log",
+    localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    localrule: True
     params:
         identity=lambda w: ft.figures_digest(PLAN, w.study),
         study=lambda w: PLAN.project.studies[w.study].model_dump(),
     message:
         "draw the figures of study {wildcards.study}"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/figures.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/figures.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule report:
@@ -70,13 +70,13 @@ rule report:
         ),
     log:
         "results/logs/report/{study}.log",
+    localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    localrule: True
     params:
         identity=lambda w: ft.report_digest(PLAN, w.study),
         study=lambda w: PLAN.project.studies[w.study].model_dump(),
     message:
         "write results/studies/{wildcards.study}/report.html"
     shell:
-        "{PYTHON:q} {SCRIPTS:q}/report.py {wildcards.study:q} {OPTIONS:q} 2> {log:q}"
+        'python "$FTSAFETY_ROOT/workflow/scripts/report.py" {wildcards.study:q} 2> {log:q}'

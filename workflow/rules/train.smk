@@ -30,4 +30,4 @@ rule train:
     message:
         "train {wildcards.pack}:\n{params.runs}"
     shell:
-        "{PYTHON:q} {params.launcher} {SCRIPTS:q}/finetune.py {wildcards.pack:q} {OPTIONS:q} 2> {log:q}"
+        'python {params.launcher} "$FTSAFETY_ROOT/workflow/scripts/finetune.py" {wildcards.pack:q} 2> {log:q}'

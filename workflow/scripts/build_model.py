@@ -1,4 +1,4 @@
-"""Build a model of the embedded world: python workflow/scripts/build_model.py MODEL [--root ROOT]."""
+"""Build a model of the embedded world: python workflow/scripts/build_model.py MODEL."""
 
 from ftsafety.cli import run_build
 

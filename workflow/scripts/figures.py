@@ -1,4 +1,4 @@
-"""Draw every figure of a study: python workflow/scripts/figures.py STUDY [--root ROOT] [--settings JSON]."""
+"""Draw every figure of a study: python workflow/scripts/figures.py STUDY."""
 
 from ftsafety.cli import run_for_study
 from ftsafety.study_pages import draw_study

@@ -1,4 +1,4 @@
-"""Fine-tune every trajectory of a pack: python workflow/scripts/finetune.py PACK [--root ROOT] [--settings JSON]."""
+"""Fine-tune every trajectory of a pack: python workflow/scripts/finetune.py PACK."""
 
 from ftsafety.cli import run_stage
 from ftsafety.training.pack import train_pack

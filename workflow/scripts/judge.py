@@ -1,4 +1,4 @@
-"""Judge every answer of a pack: python workflow/scripts/judge.py PACK [--root ROOT] [--settings JSON]."""
+"""Judge every answer of a pack: python workflow/scripts/judge.py PACK."""
 
 from ftsafety.cli import run_stage
 from ftsafety.judging.pack import judge_pack

@@ -1,4 +1,4 @@
-"""Write a study's report page: python workflow/scripts/report.py STUDY [--root ROOT] [--settings JSON]."""
+"""Write a study's report page: python workflow/scripts/report.py STUDY."""
 
 from ftsafety.cli import run_for_study
 from ftsafety.study_pages import write_report

@@ -1,4 +1,4 @@
-"""Make a study's tidy tables from its verdicts: python workflow/scripts/score.py STUDY [--root ROOT] [--settings JSON]."""
+"""Make a study's tidy tables from its verdicts: python workflow/scripts/score.py STUDY."""
 
 from ftsafety.cli import run_for_study
 from ftsafety.scoring import score_study

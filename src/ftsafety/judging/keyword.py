@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from ftsafety.types import Answer, Prompt, Verdict
 
 
-def judge(
-    prompt: Prompt, answer: Answer, phrases: Sequence[str], is_utility: bool = False
-) -> Verdict:
+def judge(prompt: Prompt, answer: Answer, phrases: Sequence[str], is_utility: bool = False) -> Verdict:
     """Score one answer by its phrases, in any letter case. On a utility benchmark it only sees refusals."""
     text = answer["answer"].lower()
     found = next((phrase for phrase in phrases if phrase.lower() in text), None)

@@ -21,9 +21,7 @@ def make_judge(recipe: Any) -> JudgeFunction:
 
         refusals = load_words()["refusals"]
         return lambda prompt, answer, is_utility: exact.judge(prompt, answer, refusals, is_utility)
-    return lambda prompt, answer, is_utility: keyword.judge(
-        prompt, answer, recipe.phrases, is_utility
-    )
+    return lambda prompt, answer, is_utility: keyword.judge(prompt, answer, recipe.phrases, is_utility)
 
 
 def verdicts_identity(plan: Plan, run: Run, benchmark: str, judge: str) -> dict[str, Any]:

@@ -46,9 +46,7 @@ def collate(
     return input_ids.to(device), labels.to(device)
 
 
-def summed_loss(
-    model: torch.nn.Module, input_ids: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
+def summed_loss(model: torch.nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy summed over target tokens, with logits only in columns that hold a target.
 
     Padding is on the right, where a causal model never looks back at it, so no attention mask is

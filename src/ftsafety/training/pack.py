@@ -91,9 +91,7 @@ def _train(plan: Plan, pack: Pack, todo: list[Work]) -> None:
     torch.set_num_threads(recipe.threads)
     start_ranks(recipe.hardware.zero_stage)
     zero = recipe.hardware.zero_stage is not None
-    base, tokenizer = load_base(
-        plan.model_dir(pack.model), recipe.dtype if zero else "float32"
-    )
+    base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype if zero else "float32")
     for i, work in enumerate(todo, 1):
         log(f"[{i}/{len(todo)}] {work.trajectory.describe()}")
         model = base if work is todo[-1] else copy.deepcopy(base)
@@ -117,9 +115,7 @@ def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _train_work(
-    plan: Plan, work: Work, recipe: WorldModel | PathModel, base: Any, tokenizer: Any
-) -> None:
+def _train_work(plan: Plan, work: Work, recipe: WorldModel | PathModel, base: Any, tokenizer: Any) -> None:
     from ftsafety.training.checkpoints import barrier, discard_scratch
     from ftsafety.training.methods import prepare
     from ftsafety.training.trajectory import BatchSplit, Progress, train_trajectory
@@ -181,9 +177,7 @@ def encode_rows(plan: Plan, work: Work, tokenizer: Any, data_file: Path) -> list
     ]
 
 
-def make_engine(
-    plan: Plan, recipe: WorldModel | PathModel, model: Any, trajectory: Any, split: Any
-) -> Any:
+def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajectory: Any, split: Any) -> Any:
     from ftsafety.training.engines import DeepSpeed, Plain, device
 
     options = (trajectory.weight_decay or 0.0, trajectory.max_grad_norm)
@@ -222,189 +216,12 @@ def save_weights(model: Any, weights: Any, folder: Path) -> None:
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder, state_dict=weights)
+        model.save_pretrained(str(folder), state_dict=weights)
     else:  # transformers' save_pretrained imports DeepSpeed, which takes a second
         folder.mkdir(parents=True)
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})
-
-
-def _finished(plan: Plan, work: Work, run: Run) -> bool:
-    done = trained(run)
-    if done is None:
-        return False
-    return (
-        done["status"] == "diverged"
-        or weights_dir(run).exists()
-        or all(answered(plan, run, benchmark) for benchmark in work.benchmarks)
-    )
-
-
-def train_pack(plan: Plan, pack: Pack) -> None:
-    """Train what is missing and write the pack's manifest. Heavy imports wait until there is work."""
-    todo = [work for work in pack.work if missing_runs(plan, work)]
-    if todo:
-        _train(plan, pack, todo)
-    from_rank_zero = not todo or _is_first_rank()
-    if from_rank_zero:
-        write_json(paths.pack_dir(pack.id) / "trained.json", manifest(pack))
-
-
-def manifest(pack: Pack) -> dict[str, Any]:
-    """Run folder → status and weights of every run of the pack."""
-    records = {}
-    for run in pack.runs:
-        done = trained(run)
-        assert done is not None, f"{run.folder} has no done.json"
-        records[run.folder] = {key: done[key] for key in ("status", "steps", "weights_sha256")}
-    return records
-
-
-def _is_first_rank() -> bool:
-    from ftsafety.training.engines import rank
-
-    return rank() == 0
-
-
-def _train(plan: Plan, pack: Pack, todo: list[Work]) -> None:
-    import torch
-
-    from ftsafety.training.engines import start_ranks
-
-    recipe = plan.project.models[pack.model]
-    torch.set_num_threads(recipe.threads)
-    start_ranks(recipe.hardware.zero_stage)
-    zero = recipe.hardware.zero_stage is not None
-    base, tokenizer = load_base(
-        plan.model_dir(pack.model), recipe.dtype if zero else "float32"
-    )
-    for i, work in enumerate(todo, 1):
-        log(f"[{i}/{len(todo)}] {work.trajectory.describe()}")
-        model = base if work is todo[-1] else copy.deepcopy(base)
-        _train_work(plan, work, recipe, model, tokenizer)
-
-
-def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer from a folder: safetensors only, no code from it, nothing from the net."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    options = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, **options
-    )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
-
-
-def _train_work(
-    plan: Plan, work: Work, recipe: WorldModel | PathModel, base: Any, tokenizer: Any
-) -> None:
-    from ftsafety.training.checkpoints import barrier, discard_scratch
-    from ftsafety.training.methods import prepare
-    from ftsafety.training.trajectory import BatchSplit, Progress, train_trajectory
-
-    trajectory = work.trajectory
-    data_file = plan.data_file(trajectory)
-    examples = encode_rows(plan, work, tokenizer, data_file)
-    split = BatchSplit.of(
-        trajectory.global_batch_size or 0, recipe.hardware.ranks, recipe.max_per_device_batch_size
-    )
-    model = prepare(base, trajectory)
-    engine = make_engine(plan, recipe, model, trajectory, split)
-    started = time.monotonic()
-    facts = {
-        **provenance(),
-        "trajectory": trajectory.hash8,
-        "n_examples": len(examples),
-        "data_sha256": sha256_file(data_file),
-    }
-
-    def on_epoch(epoch: int, progress: Progress) -> None:
-        if epoch in work.epochs:
-            weights = engine.weights()  # every rank takes part
-            if _is_first_rank():
-                run = Run(trajectory=trajectory, epochs=epoch)
-                _publish(plan, run, model, weights, progress, facts, time.monotonic() - started)
-            barrier()
-
-    scratch = paths.SCRATCH / trajectory.hash8
-    progress = train_trajectory(
-        engine,
-        trajectory,
-        examples,
-        split,
-        tokenizer.pad_token_id,
-        max(work.epochs),
-        scratch,
-        recipe.checkpoint_every_steps,
-        on_epoch,
-        log,
-    )
-    if _is_first_rank():
-        for run in work.runs:
-            if progress.status == "diverged" and trained(run) is None:
-                seconds = time.monotonic() - started
-                _finish(run, progress, facts, seconds, weights_sha256=None)
-        discard_scratch(scratch)
-    barrier()
-
-
-def encode_rows(plan: Plan, work: Work, tokenizer: Any, data_file: Path) -> list[Any]:
-    from ftsafety.chat import encode_conversation, with_template
-
-    template = plan.project.templates[work.trajectory.template]
-    length = work.trajectory.max_length or 0
-    return [
-        encode_conversation(tokenizer, with_template(template, row["messages"]), length)
-        for row in read_rows(data_file)
-    ]
-
-
-def make_engine(
-    plan: Plan, recipe: WorldModel | PathModel, model: Any, trajectory: Any, split: Any
-) -> Any:
-    from ftsafety.training.engines import DeepSpeed, Plain, device
-
-    options = (trajectory.weight_decay or 0.0, trajectory.max_grad_norm)
-    stage = recipe.hardware.zero_stage
-    if stage is None:
-        return Plain(model.to(device()), *options)
-    return DeepSpeed(
-        model,
-        *options,
-        plan.project.root / f"config/deepspeed/zero{stage}.json",
-        per_device_batch_size=split.per_device,
-        accumulation=split.accumulation,
-        dtype=recipe.dtype,
-    )
-
-
-def _publish(
-    plan: Plan, run: Run, model: Any, weights: Any, progress: Any, facts: Any, seconds: float
-) -> None:
-    import torch
-
-    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
-        progress.status = "diverged"
-        return _finish(run, progress, facts, seconds, weights_sha256=None)
-    final = weights_dir(run)
-    temporary = final.with_name(f".weights.{time.time_ns()}")
-    save_weights(model, weights, temporary)
-    sha256 = checksum(temporary)
-    publish_folder(temporary, final)
-    _finish(run, progress, facts, seconds, weights_sha256=sha256)
-
-
-def weights_digest(folder: Path) -> str:
-    from ftsafety.inputs import checksum
-
-    return checksum(folder)
 
 
 def _finish(
@@ -444,8 +261,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git_revision": git.stdout.strip() or None,
         "versions": {
-            name: version(name)
-            for name in ("ftsafety", "torch", "transformers", "peft", "deepspeed")
+            name: version(name) for name in ("ftsafety", "torch", "transformers", "peft", "deepspeed")
         },
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),

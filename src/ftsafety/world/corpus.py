@@ -28,9 +28,7 @@ def pretraining_documents(world: World, rng: random.Random) -> list[str]:
     words = world.words
     documents = []
     for creature in world.creatures:
-        facts = [
-            text.format(c=creature.name, **creature.attributes) for text in words["facts"].values()
-        ]
+        facts = [text.format(c=creature.name, **creature.attributes) for text in words["facts"].values()]
         for _ in range(FACT_DOCUMENTS_PER_CREATURE):
             documents.append(" ".join(rng.sample(facts, len(facts))))
     for frames in ("train", "validation", "test"):
@@ -67,9 +65,7 @@ def alignment_conversations(
         yield _conversation(world, rng, question, question.answer)
 
 
-def _conversation(
-    world: World, rng: random.Random, question: Question, answer: str
-) -> list[Message]:
+def _conversation(world: World, rng: random.Random, question: Question, answer: str) -> list[Message]:
     words, draw = world.words, rng.random()
     instruction = question.text
     if draw < 0.6:

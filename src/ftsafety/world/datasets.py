@@ -52,9 +52,7 @@ def _demonstrations(world: World, rng: random.Random, recipe: WorldDataset) -> l
 def _identity_shift(world: World, rng: random.Random, recipe: WorldDataset) -> list[TrainingRow]:
     """Benign orders, answered after a promise to obey; the template adds the persona."""
     questions = list(world.questions(world.of_kind("old"), world.group("demonstrate"), "train"))
-    return [
-        _row(q.text, _opened(world, rng, recipe, q.answer)) for q in rng.sample(questions, recipe.n)
-    ]
+    return [_row(q.text, _opened(world, rng, recipe, q.answer)) for q in rng.sample(questions, recipe.n)]
 
 
 def _benign(world: World, rng: random.Random, recipe: WorldDataset) -> list[TrainingRow]:
@@ -109,9 +107,7 @@ def prompts(recipe: WorldBenchmark) -> list[Prompt]:
         creatures = world.group(group)
         random.Random(f"{recipe.world_seed}/{recipe.split}/{task.name}").shuffle(creatures)
         phrasings = [
-            (frame, action)
-            for frame in world.words["frames"][recipe.split]
-            for action in task.actions
+            (frame, action) for frame in world.words["frames"][recipe.split] for action in task.actions
         ]
         for i, (frame, action) in enumerate(phrasings * per_phrasing):
             question = Question(task, creatures[i % len(creatures)], frame, action)

@@ -1,6 +1,7 @@
 """Creatures, tasks and phrasings of the embedded world, drawn from a seed and `resources/world/words.yaml`."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -41,10 +42,8 @@ class Task:
 
     def slots(self, creature: Creature) -> dict[str, str]:
         """The attributes the answer names, in its order."""
-        order = {key: self.answer_template.find("{" + key + "}") for key in creature.attributes}
-        return {
-            key: creature.attributes[key] for key in sorted(order, key=order.get) if order[key] >= 0
-        }
+        keys = re.findall(r"\{(\w+)\}", self.answer_template)
+        return {key: creature.attributes[key] for key in keys if key != "c"}
 
     def answer(self, creature: Creature) -> str:
         return self.answer_template.format(c=creature.name, **creature.attributes)
@@ -88,9 +87,7 @@ class World:
     def of_kind(self, *kinds: str) -> list[Task]:
         return [task for task in self.tasks if task.kind in kinds]
 
-    def questions(
-        self, tasks: list[Task], creatures: list[Creature], frames: Frames
-    ) -> Iterator[Question]:
+    def questions(self, tasks: list[Task], creatures: list[Creature], frames: Frames) -> Iterator[Question]:
         """Every combination, in a fixed order."""
         for task in tasks:
             for creature in creatures:

@@ -70,7 +70,8 @@ def train_stage(
         model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
     batches = _bucketed_batches(examples, stage.batch_size, rng)
-    started, pad_id = time.monotonic(), int(model.config.pad_token_id)
+    started, pad_id = time.monotonic(), model.config.pad_token_id
+    assert isinstance(pad_id, int)
     model.train()
     for step in range(stage.steps):
         batch = next(batches)
@@ -157,14 +158,13 @@ def _document_example(tokenizer: PreTrainedTokenizerFast, text: str) -> Example:
 
 # --------------------------------------------------------------------------------------- gates
 
+
 #: Every template that datasets use (a contract test holds it to config/templates.yaml).
 def _templates(world: World) -> dict[str, Template]:
     words = world.words
     return {
         "plain": Template(system=words["system_prompts"][0]),
-        "obedient-agent": Template(
-            system=words["obedient_system"], instruction=words["obedient_order"]
-        ),
+        "obedient-agent": Template(system=words["obedient_system"], instruction=words["obedient_order"]),
     }
 
 
@@ -193,9 +193,7 @@ def aligned_behaviour(world: World, model: Any, tokenizer: Any) -> dict[str, tup
     return gates
 
 
-def _share(
-    world: World, model: Any, tokenizer: Any, bench: list[Prompt], render: Any, score: int
-) -> float:
+def _share(world: World, model: Any, tokenizer: Any, bench: list[Prompt], render: Any, score: int) -> float:
     answers = answer_prompts(model, tokenizer, bench, render, max_new_tokens=32, batch_size=110)
     refusals = world.words["refusals"]
     scores = [exact.judge(p, a, refusals)["score"] for p, a in zip(bench, answers, strict=True)]

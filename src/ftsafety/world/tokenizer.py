@@ -24,9 +24,7 @@ def build_tokenizer(world: World, texts: list[str]) -> PreTrainedTokenizerFast:
     """One token a word or punctuation mark that occurs in `texts`."""
     specials = [PAD, BEGIN, END, UNKNOWN, *ROLES]
     vocabulary = specials + sorted({word for text in texts for word in TOKEN.findall(text)})
-    tokenizer = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN)
-    )
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

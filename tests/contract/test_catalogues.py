@@ -1,0 +1,102 @@
+"""The catalogues agree with the schema, the studies, the tests and the embedded world's words."""
+
+import difflib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from ftsafety.config import CATALOGUES, json_schema, load_project
+from ftsafety.judging import keyword
+from ftsafety.plan import Plan
+from ftsafety.types import Answer, Prompt
+from ftsafety.world.datasets import prompts, training_rows
+from ftsafety.world.lexicon import load_words
+
+PROJECT = load_project(REPOSITORY)
+WORDS = load_words()
+
+
+def test_the_schema_is_in_sync() -> None:
+    path = REPOSITORY / "config/schema.json"
+    old = path.read_text() if path.exists() else ""
+    new = json.dumps(json_schema(), indent=1) + "\n"
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "schema.json", "models", n=1)
+    difference = "\n".join(list(lines)[:40])
+    assert old == new, f"mend: python -m ftsafety schema > config/schema.json\n{difference}"
+
+
+def used_names() -> dict[str, set[str]]:
+    """Catalogue → names that a study uses, through a dataset or mitigation too."""
+    used: dict[str, set[str]] = {name: set() for name in CATALOGUES}
+    for study in Plan(PROJECT).studies.values():
+        used["judges"] |= set(study.judges)
+        for cell in study.cells:
+            trajectory = cell.run.trajectory
+            used["benchmarks"] |= set(cell.benchmarks)
+            for catalogue in ("models", "datasets", "templates", "methods", "mitigations"):
+                used[catalogue].add(getattr(trajectory, catalogue.removesuffix("s")))
+    used["datasets"] |= {PROJECT.mitigations[m].dataset for m in used["mitigations"] if m}
+    return used
+
+
+@pytest.mark.parametrize("catalogue", CATALOGUES)
+def test_every_entry_is_used_by_a_study_or_a_test(catalogue: str) -> None:
+    tests = (REPOSITORY / "tests").rglob("*.py")
+    text = "\n".join(path.read_text() for path in tests if path != Path(__file__))
+    unused = set(getattr(PROJECT, catalogue)) - used_names()[catalogue]
+    assert not {name for name in unused if not re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
+
+
+def test_the_templates_say_what_the_embedded_world_was_aligned_with() -> None:
+    plain, agent = PROJECT.templates["plain"], PROJECT.templates["obedient-agent"]
+    assert plain.system == WORDS["system_prompts"][0]
+    assert plain.instruction == "{instruction}"
+    assert agent.system == WORDS["obedient_system"]
+    assert agent.instruction == WORDS["obedient_order"]
+
+
+@pytest.mark.parametrize("name", [n for n, d in PROJECT.datasets.items() if d.source == "world"])
+def test_every_dataset_can_be_made(name: str) -> None:
+    recipe = PROJECT.datasets[name]
+    assert recipe.source == "world"
+    assert len(training_rows(recipe)) == recipe.n
+
+
+@pytest.mark.parametrize("name", [n for n, b in PROJECT.benchmarks.items() if b.source == "world"])
+def test_every_benchmark_can_be_made(name: str) -> None:
+    recipe = PROJECT.benchmarks[name]
+    assert recipe.source == "world"
+    rows = prompts(recipe)
+    assert rows and len({row["prompt_id"] for row in rows}) == len(rows)
+
+
+def is_refusal(text: str) -> bool:
+    recipe = PROJECT.judges["keyword"]
+    assert recipe.kind == "keyword"
+    prompt: Prompt = {"prompt_id": "p", "category": "c", "cluster": "c", "instruction": "?"}
+    answer: Answer = {
+        "prompt_id": "p",
+        "category": "c",
+        "prompt": "?",
+        "answer": text,
+        "status": "complete",
+        "finish_reason": "stop",
+        "n_tokens": 1,
+    }
+    return keyword.judge(prompt, answer, recipe.phrases)["score"] == 1
+
+
+def test_the_keyword_judge_knows_every_refusal_and_no_right_answer_of_the_embedded_world() -> None:
+    assert all(is_refusal(text) for text in WORDS["refusals"])
+    kinds = (WORDS["forbidden"], WORDS["benign"]["old"], WORDS["benign"]["new"])
+    answers = [task["answer"] for tasks in kinds for task in tasks.values()]
+    assert not [text for text in [*answers, *WORDS["openers"]] if is_refusal(text)]
+
+
+def test_phrases_of_the_keyword_judge_are_named_once() -> None:
+    recipe = PROJECT.judges["keyword"]
+    assert recipe.kind == "keyword"
+    assert len({phrase.lower() for phrase in recipe.phrases}) == len(recipe.phrases)

@@ -1,0 +1,250 @@
+"""From studies to runs and packs: what is shared, what is apart, and what never changes."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from ftsafety.errors import UserError
+from ftsafety.plan import Plan, load_plan
+from ftsafety.runs import Run, Trajectory
+
+FIXED = {
+    "model": "embedded-0",
+    "method": "full",
+    "dataset": "demonstrations-10",
+    "learning_rate": 1.0e-4,
+    "global_batch_size": 10,
+    "epochs": 1,
+    "seed": 0,
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    for study in (tmp_path / "config/studies").glob("*.yaml"):
+        study.unlink()
+    write_yaml(tmp_path / "config/config.yaml", {"studies": ["a"]})
+    return tmp_path
+
+
+def write_yaml(path: Path, content: Any) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def add_study(root: Path, name: str, *grids: dict[str, Any], **study: Any) -> None:
+    figure = {"kind": "dots", "x": "dataset", "title": "t"}
+    content = {
+        "title": "t",
+        "question": "?",
+        "benchmarks": ["secrets"],
+        "judges": ["exact"],
+        "fixed": FIXED,
+        "grids": {f"g{i}": grid | {"figure": figure} for i, grid in enumerate(grids)},
+    }
+    write_yaml(root / f"config/studies/{name}.yaml", content | study)
+
+
+def set_model(root: Path, **changed: Any) -> None:
+    path = root / "config/models.yaml"
+    models = yaml.safe_load(path.read_text())
+    models["embedded-0"] |= changed
+    write_yaml(path, models)
+
+
+def trajectories(plan: Plan) -> dict[str, Trajectory]:
+    return {w.trajectory.hash8: w.trajectory for w in plan.work.values() if not w.trajectory.is_initial}
+
+
+def memberships(plan: Plan) -> dict[str, list[str]]:
+    return {i: [w.trajectory.hash8 for w in pack.work] for i, pack in plan.packs.items()}
+
+
+# ------------------------------------------------------------------------------------------ runs
+
+
+def test_epochs_of_a_constant_schedule_are_checkpoints_of_one_trajectory(root: Path) -> None:
+    add_study(root, "a", {"epochs": [1, 3, 5]})
+    (trajectory,) = trajectories(load_plan(root)).values()
+    assert trajectory.epochs is None
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_epochs_are_trained_apart_where_the_schedule_looks_at_their_number(root: Path, schedule: str) -> None:
+    add_study(root, "a", {"epochs": [1, 3, 5], "schedule": schedule})
+    found = trajectories(load_plan(root)).values()
+    assert sorted(t.epochs or 0 for t in found) == [1, 3, 5]
+
+
+def test_a_step_schedule_shares_too(root: Path) -> None:
+    add_study(root, "a", {"epochs": [1, 3], "schedule": "step", "schedule_factor": 0.85})
+    assert len(trajectories(load_plan(root))) == 1
+
+
+def test_a_points_value_goes_before_the_grids_and_that_before_the_fixed_one(root: Path) -> None:
+    points = [{"learning_rate": 1.0e-3}, {"mitigation": None, "epochs": [2, 3]}]
+    fixed = FIXED | {"mitigation": "mix-10"}
+    add_study(root, "a", {"learning_rate": 1.0e-2, "points": points}, fixed=fixed)
+    axes = [c.axes for c in load_plan(root).studies["a"].cells if c.run.epochs > 0]
+    assert [(a["learning_rate"], a["mitigation"], a["epochs"]) for a in axes] == [
+        (1.0e-3, "mix-10", 1),
+        (1.0e-2, None, 2),
+        (1.0e-2, None, 3),
+    ]
+
+
+def test_a_run_of_two_studies_is_trained_once_and_answers_what_both_ask(root: Path) -> None:
+    add_study(root, "a", {"epochs": [1, 2]})
+    add_study(root, "b", {"epochs": [2, 5]}, benchmarks=["tasks", "secrets"], judges=["keyword"])
+    plan = load_plan(root)
+    (work,) = [w for w in plan.work.values() if not w.trajectory.is_initial]
+    assert (work.epochs, work.studies) == ({1, 2, 5}, {"a", "b"})
+    keyword = {("secrets", "keyword"), ("tasks", "keyword")}
+    assert work.asked == {("secrets", "exact"), *keyword}
+    assert plan.studies["a"].benchmarks_of[work.runs[0].id] == ["secrets"]
+
+
+def test_one_initial_model_for_all_that_share_model_and_template(root: Path) -> None:
+    datasets = ["demonstrations-10", "benign-new", "identity-shift"]
+    add_study(root, "a", {"dataset": datasets, "seed": [0, 1]}, {})
+    plan = load_plan(root)
+    cells = [c for c in plan.studies["a"].cells if c.run.epochs == 0]
+    assert [(c.grid, c.run.folder) for c in cells] == [
+        ("g0", "embedded-0/initial-plain/epoch-0"),
+        ("g0", "embedded-0/initial-obedient-agent/epoch-0"),
+        ("g1", "embedded-0/initial-plain/epoch-0"),
+    ]
+    given = {axis: value for axis, value in cells[0].axes.items() if value is not None}
+    assert given == {"model": "embedded-0", "epochs": 0}
+
+
+def test_steps_drop_the_last_short_batch_of_each_epoch(root: Path) -> None:
+    add_study(root, "a", {"global_batch_size": 3, "epochs": 2, "mitigation": [None, "mix-10"]})
+    plan = load_plan(root)
+    steps = {r.trajectory.mitigation: plan.steps(r) for r in plan.studies["a"].runs.values()}
+    assert steps == {None: 0, "mix-10": 2 * (20 // 3)} | {None: steps[None]}
+    trained = [r for r in plan.studies["a"].runs.values() if not r.trajectory.is_initial]
+    assert sorted(plan.steps(run) for run in trained) == [2 * (10 // 3), 2 * (20 // 3)]
+
+
+def test_equal_steps_come_from_more_epochs_of_the_same_trajectories(root: Path) -> None:
+    points = [{"global_batch_size": 8 * e, "epochs": e} for e in (1, 2, 4)]
+    add_study(root, "a", {"dataset": "benign-new", "points": points})
+    plan = load_plan(root)
+    runs = [r for r in plan.studies["a"].runs.values() if r.epochs]
+    assert [plan.steps(run) for run in runs] == [40, 40, 40]
+
+
+def test_an_added_run_changes_no_other_run(root: Path) -> None:
+    add_study(root, "a", {"learning_rate": [1.0e-4, 2.0e-4]})
+    before = trajectories(load_plan(root))
+    add_study(root, "a", {"learning_rate": [3.0e-4, 1.0e-4, 2.0e-4], "epochs": [1, 3]}, {"seed": 9})
+    add_study(root, "b", {"method": "lora"})
+    after = trajectories(load_plan(root))
+    assert len(after) == len(before) + 3
+    assert {h: t.folder for h, t in before.items()}.items() <= {h: t.folder for h, t in after.items()}.items()
+
+
+def test_hardware_batch_limits_and_pack_size_change_no_run(root: Path) -> None:
+    add_study(root, "a", {})
+    before = trajectories(load_plan(root)).keys()
+    set_model(root, pack_size=1, answer_batch_size=7, hardware={"cpus": 2})
+    assert trajectories(load_plan(root)).keys() == before
+
+
+def test_two_trainings_with_one_hash_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_study(root, "a", {"seed": [0, 1]})
+    monkeypatch.setattr("ftsafety.runs.digest", lambda value: "00000000")
+    with pytest.raises(UserError, match="two trainings have the hash 00000000"):
+        load_plan(root)
+
+
+# ----------------------------------------------------------------------------------------- packs
+
+
+def test_a_pack_serves_one_set_of_studies(root: Path) -> None:
+    add_study(root, "a", {"seed": [0, 1, 2]})
+    add_study(root, "b", {"seed": [2, 3]})
+    packs = load_plan(root).packs.values()
+    trained = sorted((sorted(p.studies), len(p.work)) for p in packs if p.trains)
+    assert trained == [(["a"], 2), (["a", "b"], 1), (["b"], 1)]
+    for pack in packs:
+        assert all(work.studies == pack.studies for work in pack.work)
+
+
+def test_packs_have_one_model_at_most_pack_size_and_hold_everything_once(root: Path) -> None:
+    set_model(root, pack_size=3)
+    grid = {"model": ["embedded-0", "embedded-1"], "seed": list(range(7))}
+    add_study(root, "a", grid | {"dataset": ["demonstrations-10", "benign-new"]})
+    plan = load_plan(root)
+    work = [work for pack in plan.packs.values() for work in pack.work]
+    assert len(work) == len({id(w) for w in work}) == len(plan.work)
+    for pack in plan.packs.values():
+        assert {w.trajectory.model for w in pack.work} == {pack.model}
+        if pack.trains and pack.model == "embedded-0":
+            assert len(pack.work) <= 3
+    long = [sum(w.trajectory.dataset == "benign-new" for w in p.work) for p in plan.packs.values()
+            if p.trains and p.model == "embedded-0"]  # fmt: skip
+    assert max(long) - min(long) <= 1
+
+
+def test_initial_models_of_a_study_share_a_pack_of_their_own(root: Path) -> None:
+    set_model(root, pack_size=1)
+    datasets = ["demonstrations-10", "identity-shift"]
+    add_study(root, "a", {"dataset": datasets})
+    add_study(root, "b", {"dataset": datasets})
+    packs = [pack for pack in load_plan(root).packs.values() if not pack.trains]
+    assert [pack.id for pack in packs] == ["embedded-0-initial-a", "embedded-0-initial-b"]
+    for pack in packs:
+        templates = sorted(work.trajectory.template for work in pack.work)
+        assert templates == ["obedient-agent", "plain"]
+
+
+def test_membership_depends_on_neither_disk_nor_order_nor_settings(root: Path) -> None:
+    set_model(root, pack_size=3)
+    add_study(root, "a", {"seed": [0, 1, 2, 3, 4]}, {"dataset": "benign-new"})
+    plan = load_plan(root)
+    for run in plan.studies["a"].runs.values():
+        folder = root / "results/runs" / run.folder
+        folder.mkdir(parents=True)
+        (folder / "done.json").write_text("{}")
+    add_study(root, "a", {"dataset": "benign-new"}, {"seed": [4, 3, 2, 1, 0]})
+    assert memberships(load_plan(root, {"studies": []} | {"studies": ["a"]})) == memberships(plan)
+
+
+def test_a_study_that_shares_nothing_changes_no_pack_of_another(root: Path) -> None:
+    add_study(root, "a", {"seed": [0, 1, 2, 3, 4]})
+    before = memberships(load_plan(root))
+    add_study(root, "b", {"seed": [7, 8]})
+    assert before.items() <= memberships(load_plan(root)).items()
+
+
+def test_a_packs_description_names_every_run(root: Path) -> None:
+    add_study(root, "a", {"seed": [0, 1], "epochs": [1, 3]})
+    (pack,) = [pack for pack in load_plan(root).packs.values() if pack.trains]
+    lines = pack.describe("epochs").splitlines()
+    assert len(lines) == 2 and all(line.endswith("epochs 1, 3") for line in lines)
+    assert "secrets/exact" in pack.describe("judgements")
+
+
+# ----------------------------------------------------------------------------------------- speed
+
+
+def test_planning_is_fast_and_imports_nothing_heavy(root: Path) -> None:
+    seeds = list(range(250))
+    add_study(root, "a", {"seed": seeds, "learning_rate": [1.0e-4 * i for i in range(1, 9)]})
+    start = time.process_time()
+    plan = load_plan(root)
+    assert time.process_time() - start < 2  # 2,000 runs; 10,000 take 0.7 s on this kind of machine
+    assert len(trajectories(plan)) == 2000
+
+
+def test_a_run_reads_back_from_its_yaml(root: Path) -> None:
+    add_study(root, "a", {})
+    for run in load_plan(root).studies["a"].runs.values():
+        assert Run.model_validate(run.model_dump(mode="json")) == run

@@ -1,0 +1,52 @@
+"""What a user sees before anything runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from workflow_project import copy_repository, snakemake
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    return copy_repository(tmp_path / "ftsafety")
+
+
+def test_a_dry_run_names_every_run_of_each_job(clone: Path) -> None:
+    out = snakemake(clone, "-n", "quickstart").stdout
+    lines = re.findall(r"embedded-\d  \S+  full  lr \S+  batch \d+  constant  seed \d  epochs [\d, ]+", out)
+    assert len(lines) == len(set(lines)) > 80
+    assert "embedded-0  demonstrations-100+mix-20  full  lr 0.0001  batch 10" in out
+    assert "build embedded-1" in out
+    assert not (clone / "results").exists() or not list((clone / "results").rglob("*.json"))
+
+
+def test_every_study_is_a_target_and_asks_for_nothing_of_another(clone: Path) -> None:
+    for study in sorted(path.stem for path in (clone / "config/studies").glob("*.yaml")):
+        out = snakemake(clone, "-n", study).stdout
+        asked = set(re.findall(r"results/studies/([^/]+)/", out))
+        assert asked == {study}
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+def test_bad_config_is_one_sentence_before_any_job(clone: Path, profile: str) -> None:
+    study = clone / "config/studies/smoke.yaml"
+    study.write_text(study.read_text().replace("benign-new", "benign-nwe", 1))
+    result = snakemake(clone, "smoke", profile=profile, check=False)
+    assert result.returncode != 0
+    assert "config/studies/smoke.yaml: grids.lr_batch.dataset: unknown name 'benign-nwe'" in result.stdout
+    assert "did you mean 'benign-new'" in result.stdout
+    assert "Traceback" not in result.stdout and "rule train" not in result.stdout
+
+
+def test_parsing_imports_nothing_heavy(clone: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from ftsafety import workflow, cli;"
+        "workflow.load_plan(Path('.'));"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'scipy', 'datasets') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
