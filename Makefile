@@ -45,7 +45,7 @@ schema: .venv/installed ## config/schema.json, from the pydantic models
 	@python -m ftsafety schema > config/schema.json
 
 rulegraph: .venv/installed ## the picture in the README (needs graphviz)
-	@snakemake --rulegraph smoke 2>/dev/null | dot -Tsvg > docs/rulegraph.svg
+	@snakemake --rulegraph dot smoke 2>/dev/null | dot -Grankdir=LR -Tsvg > docs/rulegraph.svg
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'

@@ -156,7 +156,7 @@ def status_table(plan: Plan, name: str) -> str:
     states = list(run_states(plan, study))
     count = Counter(state.state for state in states)
     running = _running()
-    failed = [log for log in _logs_with_errors(plan, name)]
+    failed = list(_logs_with_errors(plan, name))
     lines = [
         f"study {name}: {count['judged']} of {len(states)} runs judged"
         + "".join(f", {n} {state}" for state, n in count.items() if state != "judged"),

@@ -176,10 +176,10 @@ def test_the_keyboard_reaches_links_figures_and_tables(browser: Browser, page: P
 
 def test_closed_tables_are_printed(browser: Browser, page: Path) -> None:
     browser.open(page, 1280)
-    height = "document.querySelector('details table').getBoundingClientRect().height"
-    assert browser.evaluate(height) == 0
+    shown = "document.querySelector('details table').checkVisibility()"
+    assert not browser.evaluate(shown)
     browser.call("Emulation.setEmulatedMedia", media="print")
-    assert browser.evaluate(height) > 100
+    assert browser.evaluate(shown)
     browser.call("Emulation.setEmulatedMedia", media="")
 
 

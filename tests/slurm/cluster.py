@@ -1,6 +1,7 @@
-"""A real Slurm of several nodes with fake GPUs on this machine, without systemd; closing it leaves nothing behind.
+"""A real Slurm of several nodes with fake GPUs, without systemd; closing it leaves nothing behind.
 
-It listens on 127.0.0.1 on ports of its own and reads only its own configuration, so several clusters run at once.
+It listens on 127.0.0.1 on ports of its own and reads only its own configuration, so that several
+clusters run at once.
 Its folder may have a long path, but one without spaces, which slurm.conf does not take.
 Measured with Slurm 22.05.8: two nodes are up in 0.3 s.
 """
@@ -78,8 +79,9 @@ NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mb} Gres=gpu:{gpus}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
-# The plugin asks for job states after 40 s, then 10 s later each time that nothing ended, and no option stops that
-# growth. Python imports this module in every process of the cluster's environment; it acts in Snakemake's alone.
+# The plugin asks for job states after 40 s, then 10 s later each time that nothing ended, and no option
+# stops that growth. Python imports this module in every process of the cluster's environment; it acts
+# in Snakemake's alone.
 SITECUSTOMIZE = """\
 import sys
 if any(argument.endswith("snakemake") for argument in sys.orig_argv[1:3]):
@@ -105,8 +107,9 @@ def missing() -> str | None:
 class Cluster:
     """A running Slurm: `with Cluster(tmp_path) as cluster: subprocess.run(["sinfo"], env=cluster.env)`.
 
-    Nodes n1, n2, … each have `cpus` cores, `memory_mb` MB and `gpus` GPUs, all in the default partition. `env` is
-    for Snakemake and Slurm's commands: they find this cluster, and Snakemake asks for job states every 0.5 s.
+    Nodes n1, n2, … each have `cpus` cores, `memory_mb` MB and `gpus` GPUs, all in the default partition.
+    `env` is for Snakemake and Slurm's commands: they find this cluster, and Snakemake asks for job
+    states every 0.5 s.
     Logs of the daemons are `<folder>/*.log`.
     """
 
@@ -147,7 +150,7 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Kill everything that runs in the cluster's environment: daemons, jobs, and Snakemake where a test left it."""
+        """Kill all that runs in the cluster's environment: daemons, jobs, and a Snakemake that was left."""
         self._kill_all()
         shutil.rmtree(self._run, ignore_errors=True)
 
@@ -158,7 +161,7 @@ class Cluster:
         ).stdout
 
     def squeue(self, *options: str) -> list[dict[str, str]]:
-        """Jobs that wait or run: id, name (the plugin's run id), comment (rule and wildcards), state, node."""
+        """Jobs that wait or run; name is the plugin's run id, comment is rule and wildcards."""
         keys = ("id", "name", "comment", "state", "node")
         rows = self.run("squeue", "--noheader", "--format=%i|%j|%k|%T|%N", *options).splitlines()
         return [dict(zip(keys, row.split("|"), strict=True)) for row in rows]
@@ -168,7 +171,7 @@ class Cluster:
         return self.squeue("--states=all")
 
     def processes(self, node: str = "") -> list[int]:
-        """Ids of the live processes of the cluster, or of one node: its slurmd, and its jobs even without slurmd."""
+        """Ids of the live processes of the cluster, or of one node: slurmd and jobs."""
         # slurmstepd writes its title over the start of its environment; these two are at the end.
         marks = [f"SLURM_CONF={self.env['SLURM_CONF']}\0".encode()]
         if node:
@@ -198,7 +201,7 @@ class Cluster:
         self._wait_for(node, lambda: self.run("sinfo", "-h", "-n", node, "-o", "%T").strip() in up)
 
     def kill_node(self, node: str, *, jobs: bool = True) -> None:
-        """Kill a node as a power cut does; with `jobs=False` its slurmd alone, as if the network were cut."""
+        """Kill a node as a power cut does; with `jobs=False` its slurmd alone, as if cut off."""
         self._daemons[node].kill()
         self._daemons[node].wait(30)
         if jobs:

@@ -1,7 +1,9 @@
 """From studies to runs and packs: what is shared, what is apart, and what never changes."""
 
+import os
 import shutil
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +128,8 @@ def test_one_initial_model_for_all_that_share_model_and_template(root: Path) -> 
 def test_steps_drop_the_last_short_batch_of_each_epoch(root: Path) -> None:
     add_study(root, "a", {"global_batch_size": 3, "epochs": 2, "mitigation": [None, "mix-10"]})
     plan = load_plan(root)
-    steps = {r.trajectory.mitigation: plan.steps(r) for r in plan.studies["a"].runs.values()}
-    assert steps == {None: 0, "mix-10": 2 * (20 // 3)} | {None: steps[None]}
-    trained = [r for r in plan.studies["a"].runs.values() if not r.trajectory.is_initial]
-    assert sorted(plan.steps(run) for run in trained) == [2 * (10 // 3), 2 * (20 // 3)]
+    steps = sorted(plan.steps(run) for run in plan.studies["a"].runs.values())
+    assert steps == [0, 2 * (10 // 3), 2 * (20 // 3)]  # initial, 10 rows, 10 + 10 rows
 
 
 def test_equal_steps_come_from_more_epochs_of_the_same_trajectories(root: Path) -> None:
@@ -162,6 +162,12 @@ def test_two_trainings_with_one_hash_are_refused(root: Path, monkeypatch: pytest
     monkeypatch.setattr("ftsafety.runs.digest", lambda value: "00000000")
     with pytest.raises(UserError, match="two trainings have the hash 00000000"):
         load_plan(root)
+
+
+def test_a_run_reads_back_from_its_yaml(root: Path) -> None:
+    add_study(root, "a", {})
+    for run in load_plan(root).studies["a"].runs.values():
+        assert Run.model_validate(run.model_dump(mode="json")) == run
 
 
 # ----------------------------------------------------------------------------------------- packs
@@ -214,7 +220,9 @@ def test_membership_depends_on_neither_disk_nor_order_nor_settings(root: Path) -
         folder.mkdir(parents=True)
         (folder / "done.json").write_text("{}")
     add_study(root, "a", {"dataset": "benign-new"}, {"seed": [4, 3, 2, 1, 0]})
-    assert memberships(load_plan(root, {"studies": []} | {"studies": ["a"]})) == memberships(plan)
+    add_study(root, "b", {"model": "embedded-1"})
+    again = load_plan(root, {"studies": ["b", "a"]})
+    assert memberships(again).items() >= memberships(plan).items()
 
 
 def test_a_study_that_shares_nothing_changes_no_pack_of_another(root: Path) -> None:
@@ -235,16 +243,27 @@ def test_a_packs_description_names_every_run(root: Path) -> None:
 # ----------------------------------------------------------------------------------------- speed
 
 
-def test_planning_is_fast_and_imports_nothing_heavy(root: Path) -> None:
-    seeds = list(range(250))
-    add_study(root, "a", {"seed": seeds, "learning_rate": [1.0e-4 * i for i in range(1, 9)]})
-    start = time.process_time()
-    plan = load_plan(root)
-    assert time.process_time() - start < 2  # 2,000 runs; 10,000 take 0.7 s on this kind of machine
-    assert len(trajectories(plan)) == 2000
+PROGRAM = """
+import sys, time
+from pathlib import Path
+start = time.process_time()
+from ftsafety.workflow import load_plan
+assert len(load_plan(Path()).work) == 10_001
+print(time.process_time() - start, *{"torch", "pandas", "numpy", "transformers"} & set(sys.modules))
+"""
 
 
-def test_a_run_reads_back_from_its_yaml(root: Path) -> None:
-    add_study(root, "a", {})
-    for run in load_plan(root).studies["a"].runs.values():
-        assert Run.model_validate(run.model_dump(mode="json")) == run
+def test_planning_10000_runs_is_fast_and_imports_nothing_heavy(root: Path) -> None:
+    """Every job of the workflow plans again. Measured: 0.9 s, of which imports 0.2."""
+    rates = [1.0e-4 * i for i in range(1, 11)]
+    add_study(root, "a", {"seed": list(range(1000)), "learning_rate": rates})
+    result = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    seconds, *heavy = result.stdout.split()
+    assert not heavy and float(seconds) < 4  # generous: machines are shared

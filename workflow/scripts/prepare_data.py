@@ -1,4 +1,4 @@
-"""Check a study's inputs and write its training rows and prompts: python workflow/scripts/prepare_data.py STUDY."""
+"""Check a study's inputs and write its data: python workflow/scripts/prepare_data.py STUDY."""
 
 from ftsafety.cli import run_for_study
 from ftsafety.prepare import prepare_data

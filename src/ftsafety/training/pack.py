@@ -141,7 +141,7 @@ def _train_work(plan: Plan, work: Work, recipe: WorldModel | PathModel, base: An
             weights = engine.weights()  # every rank takes part
             if _is_first_rank():
                 run = Run(trajectory=trajectory, epochs=epoch)
-                _publish(plan, run, model, weights, progress, facts, time.monotonic() - started)
+                _publish(run, model, weights, progress, facts, time.monotonic() - started)
             barrier()
 
     scratch = paths.SCRATCH / trajectory.hash8
@@ -194,20 +194,20 @@ def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajecto
     )
 
 
-def _publish(
-    plan: Plan, run: Run, model: Any, weights: Any, progress: Any, facts: Any, seconds: float
-) -> None:
+def _publish(run: Run, model: Any, weights: Any, progress: Any, facts: Any, seconds: float) -> None:
+    """Weights first, records last. Weights that are not finite are no weights: the run has diverged."""
     import torch
 
-    if not all(bool(torch.isfinite(w).all()) for w in weights.values()):
+    sha256 = None
+    if all(bool(torch.isfinite(w).all()) for w in weights.values()):
+        final = weights_dir(run)
+        temporary = final.with_name(f".weights.{time.time_ns()}")
+        save_weights(model, weights, temporary)
+        sha256 = checksum(temporary)
+        publish_folder(temporary, final)
+    else:
         progress.status = "diverged"
-        return _finish(run, progress, facts, seconds, weights_sha256=None)
-    final = weights_dir(run)
-    temporary = final.with_name(f".weights.{time.time_ns()}")
-    save_weights(model, weights, temporary)
-    sha256 = checksum(temporary)
-    publish_folder(temporary, final)
-    _finish(run, progress, facts, seconds, weights_sha256=sha256)
+    _finish(run, progress, facts, seconds, sha256)
 
 
 def save_weights(model: Any, weights: Any, folder: Path) -> None:

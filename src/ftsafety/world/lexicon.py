@@ -1,4 +1,4 @@
-"""Creatures, tasks and phrasings of the embedded world, drawn from a seed and `resources/world/words.yaml`."""
+"""Creatures, tasks and phrasings of the embedded world, from a seed and `resources/world/words.yaml`."""
 
 import random
 import re
