@@ -67,14 +67,39 @@ def grid_cells(study: Study, grid: Grid) -> Iterator[dict[str, Any]]:
             yield dict(zip(AXES, combination, strict=True))
 
 
+#: Names that no study can have (a contract test holds them to workflow/rules).
+RULES = frozenset(
+    {"all", "build_model", "prepare_data", "train", "generate", "judge", "score", "figures", "report"}
+)
+
+
 def check_project(project: Project) -> None:
     _check_unique(project.settings.studies, "config/config.yaml", "studies")
     for name in project.settings.studies:
         _known(name, project.studies, "config/config.yaml", "studies", "config/studies/")
     _check_models(project)
     _check_datasets(project)
+    _check_reserved(project)
     for name, study in project.studies.items():
         _check_study(project, study, f"config/studies/{name}.yaml")
+
+
+def _check_reserved(project: Project) -> None:
+    """A study's name is a target beside the rules', a judge's the part after the last dot of a file name."""
+    for name in RULES & project.studies.keys():
+        raise UserError(
+            f"{name!r} is the name of a rule of the workflow",
+            file=f"config/studies/{name}.yaml",
+            mend="give the file another name",
+        )
+    for name in project.judges:
+        if "." in name:
+            raise UserError(
+                "has a dot, which parts benchmark and judge in the names of verdict files",
+                file="config/judges.yaml",
+                field=name,
+                mend=f"name it {name.replace('.', '-')}",
+            )
 
 
 def _known(name: str, names: Collection[str], file: str, field: str, catalogue: str) -> None:

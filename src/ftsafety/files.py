@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from ftsafety.errors import UserError, shown
+from ftsafety.errors import UserError
 
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
@@ -99,7 +99,8 @@ def read_json_if_whole(path: Path) -> Any:
 def read_rows(path: Path) -> Iterator[Any]:
     """Rows of a JSON Lines file.
 
-    Raises UserError naming file and line for a line that is no JSON object.
+    Raises UserError naming file and line for a line that is no JSON object; its text is not shown, since
+    it may be harmful and errors end in logs.
     """
     with path.open() as stream:
         for number, line in enumerate(stream, 1):
@@ -109,7 +110,7 @@ def read_rows(path: Path) -> Iterator[Any]:
                     raise ValueError("not a JSON object")
             except ValueError as error:
                 raise UserError(
-                    f"{error} in {shown(line.rstrip())}",
+                    f"is no row: {error}",
                     file=f"{path}:{number}",
                     mend="write one JSON object a line, or remove the line",
                 ) from None

@@ -212,6 +212,9 @@ class BadInput:
     field: str = ""
 
 
+SMOKE = (REPOSITORY / "config/studies/smoke.yaml").read_text()
+
+
 def write(path: str, text: str | bytes) -> Callable[[Path], object]:
     content = text.encode() if isinstance(text, str) else text
     return lambda root: (root / path).write_bytes(content)
@@ -234,6 +237,10 @@ BAD_FILES = [
     BadInput("a list as key", write(METHODS, "? [a]\n: 1\n"), f"{METHODS}:1", "unhashable key"),
     BadInput("name", write(METHODS, "7: { kind: full }\n"), METHODS, "(value 7)", field="7"),
     BadInput("no text", write(METHODS, b"full: \xff\n"), METHODS, "utf-8"),
+    BadInput("judge's name", write("config/judges.yaml", "gpt-4.1: { kind: exact }\n"),
+             "config/judges.yaml", "has a dot", "gpt-4-1", field="gpt-4.1"),
+    BadInput("study named as a rule", write("config/studies/train.yaml", SMOKE),
+             "config/studies/train.yaml", "the name of a rule"),
     BadInput("study's name", write("config/studies/my study.yaml", "title: t\n"),
              "config/studies/my study.yaml", "(value 'my study')"),
 ]  # fmt: skip
@@ -289,7 +296,7 @@ BAD_INPUTS = [
              TOKENIZER, "is missing", "chat_template.jinja", "chat_template"),
     BadInput("no tokenizer", delete(TOKENIZER), TOKENIZER, "is missing"),
     BadInput("no JSON", write(CHATS, json.dumps(chat("hi")) + "\n{oops\n"),
-             f"{CHATS}:2", "{oops", "JSON object"),
+             f"{CHATS}:2", "is no row: Expecting property name", "JSON object"),
     BadInput("no messages", rows(CHATS, chat("hi"), {"text": "hi"}),
              f"{CHATS}:2", "(value ['text'])", "docs/adding.md"),
     BadInput("no message", rows(CHATS, chat("hi"), talk()), f"{CHATS}:2", "needs a list"),
@@ -308,7 +315,7 @@ BAD_INPUTS = [
     BadInput("csv: one column", write(PAIRS, HEADER + "a\n"), f"{PAIRS}:2", "(value None)"),
     BadInput("csv: three columns", write(PAIRS, HEADER + "a,b,c\n"), f"{PAIRS}:2", "than two"),
     BadInput("csv: open quote", write(PAIRS, HEADER + 'a,"b\n'), f"{PAIRS}:2", "cannot be read"),
-    BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "[1]", "JSON object"),
+    BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "is no row: not a JSON object", "JSON object"),
     BadInput("prompts: no rows", write(PROMPTS, ""), PROMPTS, "has no rows"),
     BadInput("prompt_id twice", rows(PROMPTS, prompt("a"), prompt("a")),
              f"{PROMPTS}:2", f"{PROMPTS}:1 too (value 'a')"),

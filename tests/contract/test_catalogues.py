@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from ftsafety.checks import RULES
 from ftsafety.config import CATALOGUES, json_schema, load_project
 from ftsafety.judging import keyword
 from ftsafety.plan import Plan
@@ -100,3 +101,8 @@ def test_phrases_of_the_keyword_judge_are_named_once() -> None:
     recipe = PROJECT.judges["keyword"]
     assert recipe.kind == "keyword"
     assert len({phrase.lower() for phrase in recipe.phrases}) == len(recipe.phrases)
+
+
+def test_no_study_can_have_the_name_of_a_rule() -> None:
+    text = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    assert set(re.findall(r"^rule (\w+):", text, re.MULTILINE)) == RULES
