@@ -152,7 +152,7 @@ class Scorer:
         rows = []
         for (grid, template, _), members in groups.items():
             runs = [cell.run for cell in members]
-            facts = {k: v for k, v in members[0].axes.items() if k not in ("seed", "max_length")}
+            facts = {k: v for k, v in members[0].axes.items() if k != "seed"}
             facts |= {
                 "grid": grid,
                 "template": template,
@@ -179,7 +179,7 @@ class Scorer:
                 "kind": benchmark.kind,
                 "judge": judge,
                 "category": category,
-                "n": len(chosen) * len(runs),
+                "n": len(chosen) * len(verdicts),  # prompts asked: a diverged run was asked none
             }
             stacked = {
                 field: np.array([getattr(v, field)[chosen] for v in verdicts]).reshape(

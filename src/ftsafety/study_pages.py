@@ -18,7 +18,7 @@ def draw_study(plan: Plan, study: str) -> None:
     folder = paths.study_dir(study) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, grid in recipe.grids.items():
-        draw_grid(cells, name, grid, recipe.judges[0], folder)
+        draw_grid(cells, name, grid, recipe.judges[0], folder, is_toy=_is_toy(plan, study))
 
 
 def write_report(plan: Plan, study: str) -> None:
@@ -41,6 +41,11 @@ def write_report(plan: Plan, study: str) -> None:
     write_text(folder / "report.html", page)
 
 
+def _is_toy(plan: Plan, study: str) -> bool:
+    runs = plan.studies[study].runs.values()
+    return any(run.trajectory.model_recipe["source"] == "world" for run in runs)
+
+
 def provenance(plan: Plan, study: str) -> dict[str, Any]:
     """Where the numbers come from; read from the runs' records, several values where runs differ."""
     runs = plan.studies[study].runs.values()
@@ -48,7 +53,7 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
     done = [record for record in records if record]
     names = sorted({b for asked in plan.studies[study].benchmarks_of.values() for b in asked})
     return {
-        "is_toy": any(run.trajectory.model_recipe["source"] == "world" for run in runs),
+        "is_toy": _is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
         "versions": {k: v for record in done for k, v in record["versions"].items()},
         "hardware": sorted({f"{r['device']}, {r['torch_threads']} threads" for r in done}),

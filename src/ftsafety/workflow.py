@@ -109,11 +109,13 @@ def score_digest(plan: Plan, study: str) -> str:
 
 
 def figures_digest(plan: Plan, study: str) -> str:
-    return digest([_study(plan, study), _code("figures.py")])
+    return digest([_study(plan, study), _code("figures.py", "drawing.py", "signs.py", "grid_data.py")])
 
 
 def report_digest(plan: Plan, study: str) -> str:
-    return digest([_study(plan, study), _code("report.py", "findings.py")])
+    return digest(
+        [_study(plan, study), _code("report.py", "findings.py", "comparisons.py", "signs.py", "grid_data.py")]
+    )
 
 
 def _study(plan: Plan, study: str) -> Any:

@@ -315,7 +315,7 @@ BAD_INPUTS = [
     BadInput("csv: one column", write(PAIRS, HEADER + "a\n"), f"{PAIRS}:2", "(value None)"),
     BadInput("csv: three columns", write(PAIRS, HEADER + "a,b,c\n"), f"{PAIRS}:2", "than two"),
     BadInput("csv: open quote", write(PAIRS, HEADER + 'a,"b\n'), f"{PAIRS}:2", "cannot be read"),
-    BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "is no row: not a JSON object", "JSON object"),
+    BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "not a JSON object", "one JSON"),
     BadInput("prompts: no rows", write(PROMPTS, ""), PROMPTS, "has no rows"),
     BadInput("prompt_id twice", rows(PROMPTS, prompt("a"), prompt("a")),
              f"{PROMPTS}:2", f"{PROMPTS}:1 too (value 'a')"),

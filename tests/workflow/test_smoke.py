@@ -119,7 +119,7 @@ def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:
 
 
 def test_full_checkpoints_are_dropped_and_adapters_stay(smoke: Path) -> None:
-    kept = {path.parts[-4] for path in (smoke / "results/runs").rglob("weights/*.safetensors")}
+    kept = {path.parts[-5] for path in (smoke / "results/runs").rglob("weights/*.safetensors")}
     assert kept == {"demonstrations-10"}
 
 
