@@ -15,6 +15,7 @@ from ftsafety.files import (
     sha256_file,
     write_json,
     write_rows,
+    write_yaml,
 )
 from ftsafety.plan import Pack, Plan
 from ftsafety.runs import Run
@@ -74,6 +75,8 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
     todo: dict[str, list[str]] = {}
     runs = {run.folder: (run, work) for work in pack.work for run in work.runs}
     for folder, (run, work) in runs.items():
+        if run.trajectory.is_initial:  # of a trained run, training has written it
+            write_yaml(paths.run_dir(folder) / "run.yaml", run.model_dump(mode="json"))
         missing = [b for b in work.benchmarks if not answered(plan, run, b)]
         if missing and not diverged(run):
             todo[folder] = missing

@@ -182,6 +182,9 @@ def _dots(plot: Plot, data: GridData, rows: pd.DataFrame, metric: str, axis: str
     for i in range(1, len(order)):
         plot.axhline(i - 0.5, color="#d5d5d5", linewidth=0.6)
     plot.set_yticks(range(len(order)), [wrap(level, 26) for level in order])
+    if order and order[0][0].isdigit():  # names say what they are, numbers do not
+        plot.set_ylabel(axis_name(axis))
+        plot.label_outer(remove_inner_ticks=False)
     plot.set_ylim(len(order) - 0.5, -0.5)
     plot.set_xlim(-0.03, 1.03)
     plot.set_xlabel("mean task score" if metric == "utility" else "rate")

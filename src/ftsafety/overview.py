@@ -9,7 +9,7 @@ from pathlib import Path
 from ftsafety import paths
 from ftsafety.answers import answered, diverged, replaces_base
 from ftsafety.judging.pack import judged
-from ftsafety.plan import Plan, StudyPlan
+from ftsafety.plan import Pack, Plan, StudyPlan
 from ftsafety.runs import Run
 from ftsafety.training.pack import trained, weights_dir
 
@@ -152,46 +152,42 @@ def _by_dataset(states: list[RunState]) -> str:
 
 def status_table(plan: Plan, name: str) -> str:
     """Done, running, failed and diverged, and how to go on."""
-    study = plan.studies[name]
-    states = list(run_states(plan, study))
+    states = list(run_states(plan, plan.studies[name]))
     count = Counter(state.state for state in states)
-    running = _running()
-    failed = list(_logs_with_errors(plan, name))
+    locked = any(Path(".snakemake/locks").glob("*"))
     lines = [
         f"study {name}: {count['judged']} of {len(states)} runs judged"
         + "".join(f", {n} {state}" for state, n in count.items() if state != "judged"),
-        f"  Snakemake       {'running' if running else 'not running'}",
+        f"  Snakemake       {'is running here, or was killed' if locked else 'is not running here'}",
     ]
-    lines += [
-        f"  diverged        {s.run.folder} (after step {(trained(s.run) or {}).get('steps')})"
-        for s in states
-        if s.state == "diverged"
-    ]
-    lines += [f"  failed          {log}: {reason}" for log, reason in failed]
+    for pack, rule, log, failed in _unfinished_jobs(plan, name):
+        how = "failed" if failed else "running" if locked else "cut off"
+        lines.append(f"  {how:14}  {rule} {pack.id}: {_last_line(log)}\n{'':18}{log}")
+    for state in states:
+        if state.state == "diverged":
+            step = (trained(state.run) or {}).get("steps")
+            lines.append(f"  diverged        {state.run.folder} (after step {step})")
     if count["judged"] + count["diverged"] < len(states):
         lines += [
-            "  to go on (what is complete is skipped, so only the rest and what failed runs):",
+            "  to go on: what is complete is skipped, so only the rest and what failed runs",
             "    snakemake --profile profiles/local --unlock   # only if a Snakemake was killed",
             f"    snakemake --profile profiles/local {name}",
         ]
     return "\n".join(lines)
 
 
-def _running() -> bool:
-    return any(Path(".snakemake/locks").glob("*")) if Path(".snakemake/locks").exists() else False
-
-
-def _logs_with_errors(plan: Plan, study: str) -> Iterator[tuple[Path, str]]:
-    """Logs of the study's unfinished packs that end in an error, with its last line."""
+def _unfinished_jobs(plan: Plan, study: str) -> Iterator[tuple[Pack, str, Path, bool]]:
+    """(pack, rule, log, whether it failed) of jobs that were begun and have written no manifest."""
     for pack in plan.study_packs(study):
         for rule, stage in (("train", "trained"), ("generate", "answered"), ("judge", "judged")):
             log = paths.RESULTS / "logs" / rule / f"{pack.id}.log"
-            if (paths.pack_dir(pack.id) / f"{stage}.json").exists() or not log.exists():
-                continue
-            lines = log.read_text(errors="replace").strip().splitlines()
-            errors = [line for line in lines if "rror" in line]
-            if errors:
-                yield log, errors[-1][:160]
+            if log.exists() and not (paths.pack_dir(pack.id) / f"{stage}.json").exists():
+                yield pack, rule, log, "rror" in _last_line(log)
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:160] if lines else ""
 
 
 def results_table(name: str) -> str:
@@ -225,7 +221,7 @@ def results_table(name: str) -> str:
 def unused_runs(plan: Plan) -> list[Path]:
     """Folders under results/runs that no study asks for."""
     used = {paths.run_dir(run.folder) for work in plan.work.values() for run in work.runs}
-    found = {path.parent for name in ("run.yaml", "answers") for path in paths.RUNS.rglob(name)}
+    found = {path.parent for path in paths.RUNS.rglob("run.yaml")}
     return sorted(found - used)
 
 

@@ -107,6 +107,7 @@ class Plan:
 
     def __init__(self, project: Project):
         self.project = project
+        self._data_files: dict[str, Path] = {}
         self.studies = {name: self._study(name) for name in project.studies}
         self.work: dict[tuple[str, str], Work] = {}
         for study in self.studies.values():
@@ -211,11 +212,12 @@ class Plan:
 
     # ----------------------------------------------------------------- files
 
-    def data_digest(self, trajectory: Trajectory) -> str:
-        return digest([trajectory.dataset_recipe, trajectory.mitigation_recipe])
-
     def data_file(self, trajectory: Trajectory) -> Path:
-        return paths.data_file(trajectory.data, self.data_digest(trajectory))
+        """Thousands of trajectories share few datasets, so the digest is taken once for each."""
+        if trajectory.data not in self._data_files:
+            recipes = [trajectory.dataset_recipe, trajectory.mitigation_recipe]
+            self._data_files[trajectory.data] = paths.data_file(trajectory.data, digest(recipes))
+        return self._data_files[trajectory.data]
 
     def benchmark_file(self, benchmark: str) -> Path:
         return paths.benchmark_file(benchmark, digest(self.project.benchmarks[benchmark].identity()))

@@ -29,7 +29,8 @@ def data_files(plan: Plan, study: str) -> list[str]:
     """Training rows and prompts that a study needs; their names hold digests of what they are made from."""
     runs = plan.studies[study].runs.values()
     files = {plan.data_file(r.trajectory) for r in runs if not r.trajectory.is_initial}
-    files |= {plan.benchmark_file(b) for asked in plan.studies[study].benchmarks_of.values() for b in asked}
+    asked = {b for benchmarks in plan.studies[study].benchmarks_of.values() for b in benchmarks}
+    files |= {plan.benchmark_file(benchmark) for benchmark in asked}
     return sorted(map(str, files))
 
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,12 @@ def test_phrases_of_the_keyword_judge_are_named_once() -> None:
 def test_no_study_can_have_the_name_of_a_rule() -> None:
     text = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
     assert set(re.findall(r"^rule (\w+):", text, re.MULTILINE)) == RULES
+
+
+def test_the_conda_twin_has_the_versions_of_the_constraints() -> None:
+    pinned = re.findall(r"^([\w.-]+)==(\S+)", (REPOSITORY / "constraints.txt").read_text(), re.MULTILINE)
+    versions = {name.lower(): version for name, version in pinned}
+    twin = re.findall(r"- ([\w.-]+)==(\S+)", (REPOSITORY / "envs/ftsafety.yaml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert sorted(name for name, _ in twin) == sorted(project["dependencies"])
+    assert dict(twin) == {name: versions[name] for name, _ in twin}

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -101,14 +102,20 @@ def test_a_cancelled_job_is_retried(fresh: Path, smoke: Path, cluster: Cluster) 
     assert_same_results(fresh, smoke)
 
 
-def test_a_job_that_outgrows_its_memory_gets_more(fresh: Path, smoke: Path, cluster: Cluster) -> None:
+def test_jobs_ask_for_the_models_hardware_and_for_more_memory_when_they_outgrow_it(
+    fresh: Path, smoke: Path, cluster: Cluster
+) -> None:
     models = fresh / "config/models.yaml"
     content = yaml.safe_load(models.read_text())
-    content["embedded-0"]["hardware"]["mem_mb"] = 300
+    content["embedded-0"]["hardware"] = {"gpus": 1, "cpus": 1, "mem_mb": 300, "runtime_min": 7}
     models.write_text(yaml.safe_dump(content))
     snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
-    states = [j["state"] for j in cluster.history() if "rule_train" in j["comment"]]
-    assert len(states) in (2, 3) and states.count("COMPLETED") == 1
+    jobs = [j for j in cluster.history() if "rule_train" in j["comment"]]
+    assert len(jobs) in (2, 3) and [j["state"] for j in jobs].count("COMPLETED") == 1
+    asked = [cluster.run("scontrol", "show", "job", job["id"]) for job in jobs]
+    assert all("gres:gpu:1" in text and "TimeLimit=00:07:00" in text for text in asked)
+    memory = {int(mb) for text in asked for mb in re.findall(r"MinMemoryNode=(\d+)M", text)}
+    assert memory == {300 * attempt for attempt in range(1, len(jobs) + 1)}
     assert_same_results(fresh, smoke)
 
 
