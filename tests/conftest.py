@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from ftsafety.plan import Plan, load_plan
+from ftsafety.prepare import prepare_data
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -78,6 +79,13 @@ def plan_study(project: Path, **grid: object) -> Plan:
     edit(project / "config/studies/t.yaml", **study)
     edit(project / "config/config.yaml", studies=["t"], keep_weights=True)
     return load_plan(project)
+
+
+def write_data(plan: Plan) -> None:
+    """Training rows of every trajectory, as the rule writes them."""
+    for work in plan.work.values():
+        if not work.trajectory.is_initial:
+            prepare_data(plan, plan.data_file(work.trajectory))
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,13 @@ def run_for_study(stage: Callable[[Plan, str], None], doc: str | None) -> None:
         stage(load_plan(arguments.root, arguments.settings), arguments.study)
 
 
+def run_for_file(stage: Callable[[Plan, Path], None], doc: str | None) -> None:
+    """Run a stage that makes one file."""
+    arguments = _parse(doc, "file")
+    with user_errors():
+        stage(load_plan(arguments.root, arguments.settings), Path(arguments.file))
+
+
 def run_build(doc: str | None) -> None:
     """Build one model of the embedded world where the workflow expects it."""
     arguments = _parse(doc, "model")

@@ -229,7 +229,7 @@ def clean_study(plan: Plan, name: str) -> list[Path]:
     """Remove a study's folder and the runs that it alone uses; returns what was removed."""
     own = [work for work in plan.work.values() if work.studies == {name}]
     shared = {run.folder for w in plan.work.values() if w.studies != {name} for run in w.runs}
-    doomed = [paths.study_dir(name), paths.data_manifest(name)]
+    doomed = [paths.study_dir(name)]
     doomed += [paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}]
     doomed += [paths.run_dir(run.folder) for work in own for run in work.runs if run.folder not in shared]
     removed = [path for path in doomed if path.exists()]

@@ -52,7 +52,3 @@ def benchmark_file(benchmark: str, digest: str) -> Path:
 
 def study_dir(study: str) -> Path:
     return RESULTS / "studies" / study
-
-
-def data_manifest(study: str) -> Path:
-    return RESULTS / "data" / f"{study}.json"

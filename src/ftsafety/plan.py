@@ -213,7 +213,7 @@ class Plan:
     # ----------------------------------------------------------------- files
 
     def data_file(self, trajectory: Trajectory) -> Path:
-        """Thousands of trajectories share few datasets, so the digest is taken once for each."""
+        """Training rows; thousands of trajectories share few, so the digest is taken once for each."""
         if trajectory.data not in self._data_files:
             recipes = [trajectory.dataset_recipe, trajectory.mitigation_recipe]
             self._data_files[trajectory.data] = paths.data_file(trajectory.data, digest(recipes))

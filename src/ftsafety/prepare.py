@@ -2,34 +2,27 @@
 
 from pathlib import Path
 
-from ftsafety import paths
 from ftsafety.config import Dataset
-from ftsafety.files import sha256_file, write_json, write_rows
-from ftsafety.inputs import check_inputs, read_benchmark, read_dataset
+from ftsafety.errors import UserError
+from ftsafety.files import write_rows
+from ftsafety.inputs import read_benchmark, read_dataset
 from ftsafety.plan import Plan
 from ftsafety.runs import Trajectory
 from ftsafety.types import Prompt, TrainingRow
 
 
-def prepare_data(plan: Plan, study: str) -> None:
-    """Check the user's files that a study names, then write its data and last a manifest of it.
+def prepare_data(plan: Plan, file: Path) -> None:
+    """Write one file of training rows or prompts, which the plan knows by its name.
 
-    Raises UserError for a file that is missing, changed or malformed.
+    Raises UserError where no study needs such a file, or where its source is malformed.
     """
-    check_inputs(plan, [study])
-    files: dict[Path, Trajectory | str] = {}
-    for run in plan.studies[study].runs.values():
-        if not run.trajectory.is_initial:
-            files[plan.data_file(run.trajectory)] = run.trajectory
-        for benchmark in plan.studies[study].benchmarks_of[run.id]:
-            files[plan.benchmark_file(benchmark)] = benchmark
-    for path, source in files.items():
-        if isinstance(source, str):
-            write_rows(path, benchmark_prompts(plan, source))
-        else:
-            write_rows(path, mixed_rows(plan, source), private=True)
-    manifest = {str(path): sha256_file(path) for path in sorted(files)}
-    write_json(paths.data_manifest(study), manifest)
+    for work in plan.work.values():
+        if not work.trajectory.is_initial and plan.data_file(work.trajectory) == file:
+            return write_rows(file, mixed_rows(plan, work.trajectory), private=True)
+        for benchmark in work.benchmarks:
+            if plan.benchmark_file(benchmark) == file:
+                return write_rows(file, benchmark_prompts(plan, benchmark))
+    raise UserError("no study needs this file", file=file, mend="ask for a study")
 
 
 def mixed_rows(plan: Plan, trajectory: Trajectory) -> list[TrainingRow]:

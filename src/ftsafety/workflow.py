@@ -4,11 +4,13 @@ Digests are parameters and so a reason to rerun: of what a job makes its files f
 before the verdicts is written (trainer, generation and judges carry explicit versions instead).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
 from ftsafety.files import digest
+from ftsafety.inputs import check_inputs
 from ftsafety.plan import Pack, Plan, load_plan
 
 __all__ = ["load_plan"]
@@ -20,18 +22,19 @@ def built_model(plan: Plan, pack: Pack) -> list[str]:
     return [str(paths.model_dir(pack.model) / "gates.json")] if built_here else []
 
 
-def pack_data(pack: Pack) -> list[str]:
-    """Manifests of the studies that the pack serves."""
-    return [str(paths.data_manifest(study)) for study in sorted(pack.studies)]
+def training_files(plan: Plan, pack: Pack) -> list[str]:
+    """Training rows of the pack. Their names hold a digest of what they are made from."""
+    return sorted({str(plan.data_file(w.trajectory)) for w in pack.work}) if pack.trains else []
 
 
-def data_files(plan: Plan, study: str) -> list[str]:
-    """Training rows and prompts that a study needs; their names hold digests of what they are made from."""
-    runs = plan.studies[study].runs.values()
-    files = {plan.data_file(r.trajectory) for r in runs if not r.trajectory.is_initial}
-    asked = {b for benchmarks in plan.studies[study].benchmarks_of.values() for b in benchmarks}
-    files |= {plan.benchmark_file(benchmark) for benchmark in asked}
-    return sorted(map(str, files))
+def prompt_files(plan: Plan, pack: Pack) -> list[str]:
+    return sorted({str(plan.benchmark_file(b)) for work in pack.work for b in work.benchmarks})
+
+
+def check_targets(plan: Plan, targets: Iterable[str]) -> None:
+    """Check the user's files of the studies that are asked for, by name or by a file of theirs."""
+    names = {part for target in targets for part in Path(target).parts if part in plan.studies}
+    check_inputs(plan, sorted(names) or plan.project.settings.studies)
 
 
 def launcher(plan: Plan, pack: Pack) -> str:

@@ -7,18 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, edit, plan_study
+from conftest import REPOSITORY, edit, plan_study, write_data
 
 from ftsafety import paths
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
-from ftsafety.prepare import prepare_data
 from ftsafety.training.pack import train_pack
 
 
 def train(plan: Plan) -> dict[int, str]:
     """Train the study's one training pack; epoch → sha256 of its weights."""
-    prepare_data(plan, "t")
+    write_data(plan)
     (pack,) = [p for p in plan.packs.values() if p.trains]
     train_pack(plan, pack)
     return weights(plan)
@@ -67,7 +66,7 @@ def kill_at_step(plan: Plan, step: int) -> None:
     """Run the real program and SIGKILL it once the checkpoint of `step` is complete."""
     import time
 
-    prepare_data(plan, "t")
+    write_data(plan)
     (pack,) = [p for p in plan.packs.values() if p.trains]
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "workflow/scripts/finetune.py"), pack.id],
@@ -144,7 +143,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged_and_the_pack_goes_on
     project: Path,
 ) -> None:
     plan = plan_study(project, learning_rate=[1.0e30, 0.001], epochs=[1, 3])
-    prepare_data(plan, "t")
+    write_data(plan)
     (pack,) = [p for p in plan.packs.values() if p.trains]
     train_pack(plan, pack)
     states = {

@@ -79,6 +79,8 @@ def test_own_model_data_and_prompts(smoke: Path, tmp_path: Path) -> None:
 
     with (folder / "my-data.jsonl").open("a") as stream:
         stream.write("no json\n")
-    result = snakemake(folder, "mine", "--forcerun", "prepare_data", check=False)
+    shutil.rmtree(folder / "results/data")
+    result = snakemake(folder, "mine", check=False)
     assert result.returncode != 0 and "my-data.jsonl" in result.stdout and "sha256" in result.stdout
     assert "Traceback" not in result.stdout
+    assert not list((folder / ".snakemake/locks").glob("*"))

@@ -25,10 +25,17 @@ shell.prefix(
 )
 
 
+onstart:
+    with user_errors():
+        ft.check_targets(PLAN, workflow.dag_settings.targets)
+
+
 wildcard_constraints:
     pack="[^/]+",
     model="[^/]+",
     study="[^/]+",
+    kind="training|benchmarks",
+    name="[^/]+",
 
 
 def pack_of(wildcards):
@@ -37,6 +44,4 @@ def pack_of(wildcards):
 
 def hardware(name, **options):
     """A resource of the pack's job; a retry asks for more memory."""
-    return lambda wildcards, attempt: ft.resources(
-        PLAN, pack_of(wildcards).model, attempt, **options
-    )[name]
+    return lambda wildcards, attempt: ft.resources(PLAN, pack_of(wildcards).model, attempt, **options)[name]

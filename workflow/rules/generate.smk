@@ -7,7 +7,7 @@ rule generate:
     """Answer every benchmark at every kept epoch of a pack."""
     input:
         weights=lambda w: ft.pack_weights(PLAN, pack_of(w)),
-        data=lambda w: ancient(ft.pack_data(pack_of(w))),
+        prompts=lambda w: ft.prompt_files(PLAN, pack_of(w)),
     output:
         "results/packs/{pack}/answered.json",
     log:

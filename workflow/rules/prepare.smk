@@ -1,6 +1,7 @@
-# needs: config, and the files of the user's that a study names
+# needs: config, and the user's files that a study names (checked by common.smk before any job starts)
 # makes: results/models/<model>/ (embedded world), results/data/ (training rows, benchmark prompts)
-# why:   what all runs share is checked and made once, before any job is submitted
+# why:   what runs share is made once. Names hold a digest of what a file is made from, so that a file
+#        never changes, and a dataset that is added to a study concerns no run that exists
 
 
 rule build_model:
@@ -26,17 +27,15 @@ rule build_model:
 
 
 rule prepare_data:
-    """Check the files that a study names, then write its training rows and benchmark prompts."""
+    """Write the training rows of a dataset with its mitigation, or the prompts of a benchmark."""
     output:
-        "results/data/{study}.json",
+        "results/data/{kind}/{name}.jsonl",
     log:
-        "results/logs/prepare_data/{study}.log",
+        "results/logs/prepare_data/{kind}/{name}.log",
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"
-    params:
-        files=lambda w: ft.data_files(PLAN, w.study),
     message:
-        "check the inputs of study {wildcards.study} and write its data"
+        "write results/data/{wildcards.kind}/{wildcards.name}.jsonl"
     shell:
-        'python "$FTSAFETY_ROOT/workflow/scripts/prepare_data.py" {wildcards.study:q} 2> {log:q}'
+        'python "$FTSAFETY_ROOT/workflow/scripts/prepare_data.py" {output:q} 2> {log:q}'

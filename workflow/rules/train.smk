@@ -6,9 +6,8 @@
 rule train:
     """Fine-tune every trajectory of a pack to its longest epoch, keeping the epochs that studies ask for."""
     input:
-        # Their content is part of each run's identity, so their time stamps say nothing.
-        model=lambda w: ancient(ft.built_model(PLAN, pack_of(w))),
-        data=lambda w: ancient(ft.pack_data(pack_of(w))),
+        model=lambda w: ft.built_model(PLAN, pack_of(w)),
+        rows=lambda w: ft.training_files(PLAN, pack_of(w)),
     output:
         "results/packs/{pack}/trained.json",
     log:

@@ -1,7 +1,7 @@
-"""Check a study's inputs and write its data: python workflow/scripts/prepare_data.py STUDY."""
+"""Write training rows or benchmark prompts: python workflow/scripts/prepare_data.py FILE."""
 
-from ftsafety.cli import run_for_study
+from ftsafety.cli import run_for_file
 from ftsafety.prepare import prepare_data
 
 if __name__ == "__main__":
-    run_for_study(prepare_data, __doc__)
+    run_for_file(prepare_data, __doc__)
