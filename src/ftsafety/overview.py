@@ -49,7 +49,8 @@ def plan_table(plan: Plan, name: str) -> str:
     states = list(run_states(plan, study))
     count = Counter(state.state for state in states)
     packs = plan.study_packs(name)
-    open_packs = [p for p in packs if any(_open(states, run) for run in p.runs)]
+    unfinished = {s.run.folder for s in states if s.state not in ("judged", "diverged")}
+    open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
     training = [p for p in open_packs if p.trains]
     prompts = {b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked}
     answers = sum(
@@ -83,10 +84,6 @@ def plan_table(plan: Plan, name: str) -> str:
         _by_dataset(states),
     ]
     return "\n".join(lines)
-
-
-def _open(states: list[RunState], run: Run) -> bool:
-    return any(s.run.folder == run.folder and s.state not in ("judged", "diverged") for s in states)
 
 
 def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:

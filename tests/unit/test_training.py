@@ -62,6 +62,15 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(project: Path, method:
     assert not scratch.exists()
 
 
+def test_an_epoch_asked_for_later_is_not_skipped_by_a_checkpoint_beyond_it(project: Path) -> None:
+    undisturbed = train(plan_study(project, epochs=[1, 3]))
+    subprocess.run(["rm", "-rf", "results/runs"], check=True)
+    models = project / "config/models.yaml"
+    edit(models, tiny={"source": "world", "base_seed": 99, "checkpoint_every_steps": 1})
+    kill_at_step(plan_study(project, epochs=3), 5)
+    assert train(plan_study(project, epochs=[1, 3])) == undisturbed
+
+
 def kill_at_step(plan: Plan, step: int) -> None:
     """Run the real program and SIGKILL it once the checkpoint of `step` is complete."""
     import time

@@ -79,8 +79,7 @@ def test_own_model_data_and_prompts(smoke: Path, tmp_path: Path) -> None:
 
     with (folder / "my-data.jsonl").open("a") as stream:
         stream.write("no json\n")
-    shutil.rmtree(folder / "results/data")
-    result = snakemake(folder, "mine", check=False)
+    result = snakemake(folder, "mine", "--forcerun", "train", check=False)
     assert result.returncode != 0 and "my-data.jsonl" in result.stdout and "sha256" in result.stdout
     assert "Traceback" not in result.stdout
     assert not list((folder / ".snakemake/locks").glob("*"))

@@ -12,7 +12,8 @@ from typing import Any
 import torch.distributed as dist
 
 from ftsafety.files import read_json_if_whole, write_json
-from ftsafety.training.engines import Engine, rank
+from ftsafety.training.engines import Engine
+from ftsafety.training.ranks import rank
 
 KEPT = 2
 

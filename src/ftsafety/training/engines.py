@@ -12,16 +12,9 @@ import torch
 import torch.distributed as dist
 
 from ftsafety.files import read_json
+from ftsafety.training.ranks import rank, world_size
 
 State = dict[str, torch.Tensor]
-
-
-def rank() -> int:
-    return int(os.environ.get("RANK", 0))
-
-
-def world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def device() -> torch.device:

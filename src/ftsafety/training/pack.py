@@ -8,6 +8,7 @@ import copy
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from ftsafety.files import (
     write_yaml,
 )
 from ftsafety.plan import Pack, Plan, Work
-from ftsafety.runs import Run
+from ftsafety.runs import Run, Trajectory
+from ftsafety.training.ranks import rank
 
 
 def log(message: str) -> None:
@@ -58,11 +60,10 @@ def _finished(plan: Plan, work: Work, run: Run) -> bool:
 
 def train_pack(plan: Plan, pack: Pack) -> None:
     """Train what is missing and write the pack's manifest. Heavy imports wait until there is work."""
-    todo = [work for work in pack.work if missing_runs(plan, work)]
+    todo = {i: missing for i, work in enumerate(pack.work) if (missing := missing_runs(plan, work))}
     if todo:
         _train(plan, pack, todo)
-    from_rank_zero = not todo or _is_first_rank()
-    if from_rank_zero:
+    if rank() == 0:
         write_json(paths.pack_dir(pack.id) / "trained.json", manifest(pack))
 
 
@@ -76,13 +77,8 @@ def manifest(pack: Pack) -> dict[str, Any]:
     return records
 
 
-def _is_first_rank() -> bool:
-    from ftsafety.training.engines import rank
-
-    return rank() == 0
-
-
-def _train(plan: Plan, pack: Pack, todo: list[Work]) -> None:
+def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
+    """`todo` maps a place in `pack.work` to the runs that are missing there."""
     import torch
 
     from ftsafety.training.engines import start_ranks
@@ -92,10 +88,11 @@ def _train(plan: Plan, pack: Pack, todo: list[Work]) -> None:
     start_ranks(recipe.hardware.zero_stage)
     zero = recipe.hardware.zero_stage is not None
     base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype if zero else "float32")
-    for i, work in enumerate(todo, 1):
-        log(f"[{i}/{len(todo)}] {work.trajectory.describe()}")
-        model = base if work is todo[-1] else copy.deepcopy(base)
-        _train_work(plan, work, recipe, model, tokenizer)
+    for n, (i, missing) in enumerate(todo.items(), 1):
+        trajectory = pack.work[i].trajectory
+        log(f"[{n}/{len(todo)}] {trajectory.describe()}")
+        model = base if n == len(todo) else copy.deepcopy(base)
+        _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer)
 
 
 def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
@@ -115,14 +112,20 @@ def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _train_work(plan: Plan, work: Work, recipe: WorldModel | PathModel, base: Any, tokenizer: Any) -> None:
+def _train_trajectory(
+    plan: Plan,
+    trajectory: Trajectory,
+    missing: list[Run],
+    recipe: WorldModel | PathModel,
+    base: Any,
+    tokenizer: Any,
+) -> None:
     from ftsafety.training.checkpoints import barrier, discard_scratch
     from ftsafety.training.methods import prepare
     from ftsafety.training.trajectory import BatchSplit, Progress, train_trajectory
 
-    trajectory = work.trajectory
     data_file = plan.data_file(trajectory)
-    examples = encode_rows(plan, work, tokenizer, data_file)
+    examples = encode_rows(plan, trajectory, tokenizer, data_file)
     split = BatchSplit.of(
         trajectory.global_batch_size or 0, recipe.hardware.ranks, recipe.max_per_device_batch_size
     )
@@ -137,12 +140,11 @@ def _train_work(plan: Plan, work: Work, recipe: WorldModel | PathModel, base: An
     }
 
     def on_epoch(epoch: int, progress: Progress) -> None:
-        if epoch in work.epochs:
-            weights = engine.weights()  # every rank takes part
-            if _is_first_rank():
-                run = Run(trajectory=trajectory, epochs=epoch)
-                _publish(run, model, weights, progress, facts, time.monotonic() - started)
-            barrier()
+        weights = engine.weights()  # every rank takes part
+        if rank() == 0:
+            run = Run(trajectory=trajectory, epochs=epoch)
+            _publish(run, model, weights, recipe.dtype, progress, facts, time.monotonic() - started)
+        barrier()
 
     scratch = paths.SCRATCH / trajectory.hash8
     progress = train_trajectory(
@@ -151,26 +153,25 @@ def _train_work(plan: Plan, work: Work, recipe: WorldModel | PathModel, base: An
         examples,
         split,
         tokenizer.pad_token_id,
-        max(work.epochs),
+        [run.epochs for run in missing],
         scratch,
         recipe.checkpoint_every_steps,
         on_epoch,
         log,
     )
-    if _is_first_rank():
-        for run in work.runs:
+    if rank() == 0:
+        for run in missing:
             if progress.status == "diverged" and trained(run) is None:
-                seconds = time.monotonic() - started
-                _finish(run, progress, facts, seconds, weights_sha256=None)
+                _finish(run, progress, facts, time.monotonic() - started, weights_sha256=None)
         discard_scratch(scratch)
     barrier()
 
 
-def encode_rows(plan: Plan, work: Work, tokenizer: Any, data_file: Path) -> list[Any]:
+def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: Path) -> list[Any]:
     from ftsafety.chat import encode_conversation, with_template
 
-    template = plan.project.templates[work.trajectory.template]
-    length = work.trajectory.max_length or 0
+    template = plan.project.templates[trajectory.template]
+    length = trajectory.max_length or 0
     return [
         encode_conversation(tokenizer, with_template(template, row["messages"]), length)
         for row in read_rows(data_file)
@@ -194,7 +195,9 @@ def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajecto
     )
 
 
-def _publish(run: Run, model: Any, weights: Any, progress: Any, facts: Any, seconds: float) -> None:
+def _publish(
+    run: Run, model: Any, weights: Any, dtype: str, progress: Any, facts: Any, seconds: float
+) -> None:
     """Weights first, records last. Weights that are not finite are no weights: the run has diverged."""
     import torch
 
@@ -202,7 +205,7 @@ def _publish(run: Run, model: Any, weights: Any, progress: Any, facts: Any, seco
     if all(bool(torch.isfinite(w).all()) for w in weights.values()):
         final = weights_dir(run)
         temporary = final.with_name(f".weights.{time.time_ns()}")
-        save_weights(model, weights, temporary)
+        save_weights(model, weights, dtype, temporary)
         sha256 = checksum(temporary)
         publish_folder(temporary, final)
     else:
@@ -210,8 +213,9 @@ def _publish(run: Run, model: Any, weights: Any, progress: Any, facts: Any, seco
     _finish(run, progress, facts, seconds, sha256)
 
 
-def save_weights(model: Any, weights: Any, folder: Path) -> None:
-    """A folder in the hub's format: an adapter alone, or a full model without its tokenizer."""
+def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
+    """A folder in the hub's format: an adapter alone, or a full model (in `dtype`) without tokenizer."""
+    import torch
     from huggingface_hub import save_torch_state_dict
     from peft import PeftModel
 
@@ -221,6 +225,7 @@ def save_weights(model: Any, weights: Any, folder: Path) -> None:
         folder.mkdir(parents=True)
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
+        weights = {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()}
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})
 
 
@@ -246,6 +251,7 @@ def _finish(
     )
 
 
+@cache
 def provenance() -> dict[str, Any]:
     """Versions, git revision and hardware that a result came from."""
     import platform

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from ftsafety.runs import Trajectory
 from ftsafety.training.batches import Example, collate, epoch_order, summed_loss
 from ftsafety.training.checkpoints import complete_checkpoints, save_checkpoint
-from ftsafety.training.engines import Engine, device, rank, world_size
+from ftsafety.training.engines import Engine, device
+from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.schedule import learning_rate_at
 
 
@@ -52,24 +53,24 @@ def train_trajectory(
     examples: Sequence[Example],
     split: BatchSplit,
     pad_id: int,
-    last_epoch: int,
+    epochs: Sequence[int],
     scratch: Path,
     checkpoint_every_steps: int | None,
     on_epoch: Callable[[int, Progress], None],
     log: Callable[[str], None],
 ) -> Progress:
-    """Train to `last_epoch`, from the newest complete checkpoint in `scratch` if there is one.
+    """Train until the last of the ascending `epochs`, from a complete checkpoint in `scratch` if one helps.
 
-    `on_epoch(epoch, progress)` is called on every rank after each epoch. A loss that is not finite
+    `on_epoch(epoch, progress)` is called on every rank after each of them. A loss that is not finite
     ends the training with status `diverged`. Data order and dropout depend on (seed, epoch or step)
     alone, so a resumed or longer training takes the same steps.
     """
     assert trajectory.global_batch_size is not None and trajectory.seed is not None
     steps_per_epoch = len(examples) // trajectory.global_batch_size
-    progress = _resume(engine, scratch, log)
+    progress = _resume(engine, scratch, epochs[0] * steps_per_epoch, log)
     order: list[int] = []
     engine.model.train()
-    while progress.step < last_epoch * steps_per_epoch:
+    while progress.step < epochs[-1] * steps_per_epoch:
         epoch, within = divmod(progress.step, steps_per_epoch)
         if within == 0 or not order:
             order = epoch_order(len(examples), trajectory.seed, epoch)
@@ -86,15 +87,19 @@ def train_trajectory(
         engine.step(learning_rate_at(trajectory, progress.step, steps_per_epoch))
         progress.step += 1
         if progress.step % steps_per_epoch == 0:
-            on_epoch(epoch + 1, progress)
-            log(f"epoch {epoch + 1}/{last_epoch}  loss {loss:.3f}")
+            log(f"epoch {epoch + 1}/{epochs[-1]}  loss {loss:.3f}")
+            if epoch + 1 in epochs:
+                on_epoch(epoch + 1, progress)
         if checkpoint_every_steps and progress.step % checkpoint_every_steps == 0:
             save_checkpoint(engine, scratch, progress.step, vars(progress))
     return progress
 
 
-def _resume(engine: Engine, scratch: Path, log: Callable[[str], None]) -> Progress:
+def _resume(engine: Engine, scratch: Path, needed_step: int, log: Callable[[str], None]) -> Progress:
+    """Load the newest checkpoint that lies before the first step whose weights are needed."""
     for folder, progress in complete_checkpoints(scratch):
+        if progress["step"] >= needed_step:
+            continue
         try:
             engine.load(folder)
         except Exception as error:  # whatever a damaged file makes a library raise
