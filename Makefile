@@ -9,6 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
+	@mkdir -p results/logs
 	@if [ ! -e workflow-report.html ] || [ -n "$$(find results/studies -name report.html -newer workflow-report.html)" ]; then \
 	  snakemake --profile profiles/local $(STUDY) --report workflow-report.html > results/logs/workflow-report.log 2>&1 \
 	  || { cat results/logs/workflow-report.log; exit 1; }; fi

@@ -105,7 +105,8 @@ def test_phrases_of_the_keyword_judge_are_named_once() -> None:
 
 
 def test_no_study_can_have_the_name_of_a_rule() -> None:
-    text = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    files = [REPOSITORY / "Snakefile", *(REPOSITORY / "workflow/rules").glob("*.smk")]
+    text = "".join(path.read_text() for path in files)
     assert set(re.findall(r"^rule (\w+):", text, re.MULTILINE)) == RULES
 
 

@@ -1,13 +1,5 @@
-# needs: config/config.yaml, config/studies/
+# needs: config/studies/
 # makes: nothing; names what can be asked for
-
-
-rule all:
-    """Every study that config/config.yaml names."""
-    default_target: True
-    input:
-        [ft.study_files(study) for study in PLAN.project.settings.studies],
-    localrule: True
 
 
 for _study in PLAN.studies:
