@@ -26,6 +26,6 @@ rule generate:
         runs=lambda w: pack_of(w).describe("benchmarks"),
         identity=lambda w: ft.benchmarks_digest(PLAN, pack_of(w)),
     message:
-        "answer {wildcards.pack}:\n{params.runs}"
+        "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
         'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'

@@ -21,7 +21,7 @@ rule build_model:
     params:
         identity=lambda w: PLAN.project.models[w.model].identity(),
     message:
-        "build {wildcards.model}: pretrain and align the embedded world's base model"
+        "build {wildcards.model}: pretrain and align the embedded world's base model (progress: {log})"
     shell:
         'python "$FTSAFETY_ROOT/workflow/scripts/build_model.py" {wildcards.model:q} 2> {log:q}'
 

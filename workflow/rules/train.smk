@@ -27,6 +27,6 @@ rule train:
         dropped_weights_needed_for=lambda w: ft.benchmarks_needing_weights(PLAN, pack_of(w)),
         launcher=lambda w: ft.launcher(PLAN, pack_of(w)),
     message:
-        "train {wildcards.pack}:\n{params.runs}"
+        "train {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
         'python {params.launcher} "$FTSAFETY_ROOT/workflow/scripts/finetune.py" {wildcards.pack:q} 2> {log:q}'

@@ -8,6 +8,7 @@ import copy
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,8 @@ def _train_trajectory(
         "trajectory": trajectory.hash8,
         "n_examples": len(examples),
         "data_sha256": sha256_file(data_file),
+        "zero_stage": recipe.hardware.zero_stage,
+        **asdict(split),
     }
 
     def on_epoch(epoch: int, progress: Progress) -> None:
@@ -189,7 +192,7 @@ def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajecto
         model,
         *options,
         plan.project.root / f"config/deepspeed/zero{stage}.json",
-        per_device_batch_size=split.per_device,
+        per_device_batch_size=split.per_device_batch_size,
         accumulation=split.accumulation,
         dtype=recipe.dtype,
     )

@@ -21,7 +21,7 @@ from ftsafety.training.schedule import learning_rate_at
 class BatchSplit:
     """A global batch as per-device micro-batches: per_device × ranks × accumulation = global."""
 
-    per_device: int
+    per_device_batch_size: int
     ranks: int
     accumulation: int
 
@@ -33,7 +33,7 @@ class BatchSplit:
         share = global_batch_size // ranks
         per_device = next(d for d in range(min(share, max_per_device), 0, -1) if share % d == 0)
         split = cls(per_device, ranks, share // per_device)
-        assert split.per_device * split.ranks * split.accumulation == global_batch_size
+        assert split.per_device_batch_size * split.ranks * split.accumulation == global_batch_size
         return split
 
 
@@ -117,7 +117,10 @@ def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, pad_id:
     """
     n_targets = sum(example.n_targets for example in batch)
     ordered = sorted(batch, key=lambda example: len(example.tokens))
-    micro = [ordered[i : i + split.per_device] for i in range(0, len(batch), split.per_device)]
+    micro = [
+        ordered[i : i + split.per_device_batch_size]
+        for i in range(0, len(batch), split.per_device_batch_size)
+    ]
     total = torch.zeros((), device=device())
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
     for part in micro[rank() :: split.ranks]:
