@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
+from ftsafety.errors import UserError
 from ftsafety.files import (
     private_dir,
     read_json_if_whole,
@@ -18,6 +19,7 @@ from ftsafety.files import (
     write_yaml,
 )
 from ftsafety.plan import Pack, Plan
+from ftsafety.records import diverged, weights_dir
 from ftsafety.runs import Run
 from ftsafety.types import Prompt
 
@@ -65,11 +67,6 @@ def answered(plan: Plan, run: Run, benchmark: str) -> bool:
     return rows_complete(rows, answers_identity(plan, run, benchmark))
 
 
-def diverged(run: Run) -> bool:
-    done = read_json_if_whole(paths.run_dir(run.folder) / "done.json")
-    return done is not None and done["status"] == "diverged"
-
-
 def answer_pack(plan: Plan, pack: Pack) -> None:
     """Answer what is missing, write the manifest, and drop full weights that are not kept."""
     todo: dict[str, list[str]] = {}
@@ -89,19 +86,13 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
     write_json(paths.pack_dir(pack.id) / "answered.json", manifest)
     if not plan.project.settings.keep_weights:
         for run, _ in runs.values():
-            if replaces_base(run):
+            if run.trajectory.replaces_base:
                 _drop_weights(run)
-
-
-def replaces_base(run: Run) -> bool:
-    """Full checkpoints replace the base model's weights; adapters are small and lie beside them."""
-    method = run.trajectory.method_recipe
-    return method is not None and method["kind"] == "full"
 
 
 def _drop_weights(run: Run) -> None:
     """Renamed first, so that no half of a checkpoint is ever seen."""
-    weights = paths.run_dir(run.folder) / "weights"
+    weights = weights_dir(run)
     if weights.exists():
         doomed = weights.with_name(".dropped")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -121,7 +112,7 @@ def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[str]]]) -> None:
     base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype)
     base.to("cuda" if torch.cuda.is_available() else "cpu")
     prompts: dict[str, list[Prompt]] = {}
-    todo.sort(key=lambda item: replaces_base(item[0]))  # adapters need the base as it was
+    todo.sort(key=lambda item: item[0].trajectory.replaces_base)  # adapters need the base as it was
     for i, (run, benchmarks) in enumerate(todo, 1):
         print(f"[{i}/{len(todo)}] {run.folder}: {', '.join(benchmarks)}", file=sys.stderr, flush=True)
         with fine_tuned(base, run) as model:
@@ -147,10 +138,16 @@ def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[str]]]) -> None:
 @contextmanager
 def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
     """The base model with a run's weights put in: an adapter around it, or full weights in place."""
-    weights = paths.run_dir(run.folder) / "weights"
+    weights = weights_dir(run)
+    if not run.trajectory.is_initial and not weights.exists():
+        raise UserError(
+            "has no weights: they were dropped once the run had answered, or removed",
+            file=weights,
+            mend="train it again: add --forcerun train to the call (what is complete is skipped)",
+        )
     if run.trajectory.is_initial:
         yield base
-    elif replaces_base(run):
+    elif run.trajectory.replaces_base:
         _load_in_place(base, weights)
         yield base
     else:

@@ -323,18 +323,27 @@ def _check_cell(project: Project, cell: dict[str, Any], file: str, field: str) -
 def _check_worlds(
     project: Project, cell: dict[str, Any], benchmarks: list[str], file: str, field: str
 ) -> None:
-    """The embedded world's texts are for its own models."""
-    if project.models[cell["model"]].source == "world":
-        return
+    """The embedded world's texts are for the models of that world."""
+    model = project.models[cell["model"]]
     named = [("dataset", cell["dataset"]), *(("benchmarks", name) for name in benchmarks)]
     if cell["mitigation"] is not None:
         named.append(("mitigation", project.mitigations[cell["mitigation"]].dataset))
     for place, name in named:
-        recipes = project.benchmarks if place == "benchmarks" else project.datasets
-        if recipes[name].source == "world":
+        recipe = (project.benchmarks if place == "benchmarks" else project.datasets)[name]
+        if recipe.source != "world":
+            continue
+        if model.source != "world":
             raise UserError(
                 f"{name!r} is the embedded world's, model {cell['model']!r} is not",
                 file=file,
                 field=f"{field}.{place}",
                 mend="the embedded world's texts mean nothing to other models; name another",
+            )
+        if recipe.world_seed != model.world_seed:
+            raise UserError(
+                f"{name!r} is of world {recipe.world_seed}, and model {cell['model']!r} of another: "
+                f"{model.world_seed}",
+                file=file,
+                field=f"{field}.{place}",
+                mend="give them the same world_seed in their catalogues",
             )

@@ -93,7 +93,7 @@ class PathModel(ModelBase):
 
     source: Literal["path"]
     path: str
-    sha256: Sha256 = Field(description="of its weights: python -m ftsafety checksum PATH")
+    sha256: Sha256 = Field(description="of the folder: python -m ftsafety checksum PATH")
 
     def identity(self) -> dict[str, Any]:
         return {"source": "path", "sha256": self.sha256, "dtype": self.dtype}

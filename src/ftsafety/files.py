@@ -17,6 +17,11 @@ import yaml
 
 from ftsafety.errors import UserError
 
+#: Weights, architecture, decoding defaults, tokenizer and chat template.
+MODEL_FILES = (
+    *("*.safetensors", "config.json", "generation_config.json", "chat_template.jinja"),
+    *("tokenizer*", "special_tokens_map.json", "*.model", "vocab.*", "merges.txt"),
+)
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
 
@@ -32,10 +37,16 @@ def sha256_file(path: Path) -> str:
 
 
 def checksum(path: Path) -> str:
-    """sha256 of a file, or of a model folder: over the sorted names and sha256s of its safetensors."""
+    """sha256 of a file, or of a model folder: over names and sha256s of the files that make its answers.
+
+    Raises UserError where there is no such file, or no safetensors in the folder.
+    """
     if path.is_file():
         return sha256_file(path)
-    return digest([[file.name, sha256_file(file)] for file in sorted(path.glob("*.safetensors"))], 64)
+    if not any(path.glob("*.safetensors")):
+        raise UserError("is no file and no folder with *.safetensors", file=path, mend="correct the path")
+    files = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)})
+    return digest([[file.name, sha256_file(file)] for file in files], 64)
 
 
 def private_dir(path: Path) -> Path:

@@ -41,6 +41,7 @@ def greedy(
             temperature=None,
             top_p=None,
             top_k=None,
+            repetition_penalty=1.0,  # a model's own default would not be greedy
             pad_token_id=tokenizer.pad_token_id,
         )
         width = batch["input_ids"].shape[1]

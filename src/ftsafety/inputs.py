@@ -1,8 +1,9 @@
 """The user's own files: models, datasets and benchmarks that the config names by a path.
 
 All are checked before a job is submitted, and data preparation reads them by the same readers.
-Paths are relative to the working folder. Errors are `UserError`s that name file and line; they do
-not show what a row says, since training data can be harmful.
+Paths are relative to the working folder. Errors are `UserError`s that name file and line. Of a row
+they show counts, positions and the names of keys that are expected, and never what it says: training
+data can be harmful, and errors end in logs.
 """
 
 import csv
@@ -140,8 +141,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 def read_dataset(recipe: PathDataset) -> list[TrainingRow]:
     """Rows of a file in one of the formats below."""
-    path = Path(recipe.path)
-    return list(FORMATS[recipe.format](path))
+    return list(FORMATS[recipe.format](_existing(recipe.path)))
 
 
 def _messages(path: Path) -> Iterator[TrainingRow]:
@@ -149,16 +149,19 @@ def _messages(path: Path) -> Iterator[TrainingRow]:
     for place, row in _numbered_rows(path):
         messages = row.get("messages")
         if not isinstance(messages, list) or not messages:
-            raise _bad_row(place, "needs a list of messages", sorted(row))
+            raise _bad_row(place, "needs a list of messages under the key messages")
         for i, message in enumerate(messages):
-            if not isinstance(message, dict) or set(message) != {"role", "content"}:
-                raise _bad_row(place, f"message {i} needs role and content alone", list(message))
+            if not isinstance(message, dict):
+                raise _bad_row(place, f"message {i} is no object with the keys role and content")
+            if set(message) != {"role", "content"}:
+                found = _keys(message, "role", "content")
+                raise _bad_row(place, f"message {i} needs the keys role and content alone; {found}")
             if message["role"] not in ROLES:
-                raise _bad_row(place, f"message {i} has none of the roles {ROLES}", message["role"])
+                raise _bad_row(place, f"message {i} has none of the roles {', '.join(ROLES)}")
             if not _is_text(message["content"]):
                 raise _bad_row(place, f"message {i} has no text as content")
         if messages[-1]["role"] != "assistant":
-            raise _bad_row(place, "the last message is not the assistant's", messages[-1]["role"])
+            raise _bad_row(place, "the last message is not the assistant's")
         yield {"messages": messages}
 
 
@@ -167,8 +170,10 @@ def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream, strict=True)
         try:
-            if set(reader.fieldnames or ()) != {"prompt", "response"}:
-                raise _bad_row(f"{path}:1", "the header is not prompt,response", reader.fieldnames)
+            header = sorted(reader.fieldnames or ())
+            if header != ["prompt", "response"]:
+                found = f"it has {len(header)} columns"
+                raise _bad_row(f"{path}:1", f"the header is not prompt,response; {found}")
             for row in reader:
                 if set(row) != {"prompt", "response"}:
                     raise _bad_row(f"{path}:{reader.line_num}", "has more than two columns")
@@ -176,7 +181,7 @@ def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
                 for column, text in row.items():
                     if not _is_text(text):
                         place = f"{path}:{reader.line_num - n_breaks}"
-                        raise _bad_row(place, f"the {column} is empty", text)
+                        raise _bad_row(place, f"the {column} is empty")
                 yield {
                     "messages": [
                         {"role": "user", "content": row["prompt"]},
@@ -185,7 +190,8 @@ def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
                 }
         except (csv.Error, UnicodeDecodeError) as error:
             place = f"{path}:{reader.reader.line_num}"
-            raise _bad_row(place, f"cannot be read: {error}") from None
+            problem = error.reason if isinstance(error, UnicodeDecodeError) else error
+            raise _bad_row(place, f"cannot be read: {problem}") from None
 
 
 FORMATS = {"messages": _messages, "prompt-response-csv": _prompt_response_csv}
@@ -226,15 +232,16 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
     """
     prompts: list[Prompt] = []
     first_place: dict[str, str] = {}
-    for place, row in _numbered_rows(Path(recipe.path)):
-        for key in ("prompt_id", "category", "instruction"):
+    keys = ("prompt_id", "category", "instruction")
+    for place, row in _numbered_rows(_existing(recipe.path)):
+        for key in keys:
             if not _is_text(row.get(key)):
-                raise _bad_row(place, f"needs a text as {key}; its keys are {sorted(row)}")
+                raise _bad_row(place, f"needs a text as {key}; {_keys(row, *keys)}")
         prompt_id, cluster = row["prompt_id"], row.get("cluster", row["prompt_id"])
         if not _is_text(cluster):
-            raise _bad_row(place, "cluster is no text", cluster)
+            raise _bad_row(place, "cluster is no text")
         if prompt_id in first_place:
-            raise _bad_row(place, f"prompt_id stands in {first_place[prompt_id]} too", prompt_id)
+            raise _bad_row(place, f"its prompt_id stands in {first_place[prompt_id]} too")
         first_place[prompt_id] = place
         prompts.append(
             {
@@ -252,12 +259,28 @@ def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
 # ------------------------------------------------------------------------------------------ common
 
 
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise _bad_file(
+            Path(path),
+            f"is no file (looked in {Path.cwd()})",
+            "correct the path in config/; it is relative to the working folder",
+        )
+    return Path(path)
+
+
 def _numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         for number, row in enumerate(read_rows(path), 1):
             yield f"{path}:{number}", row
     except UnicodeDecodeError as error:
-        raise _bad_file(path, f"is not UTF-8: {error}", "save it as UTF-8") from None
+        raise _bad_file(path, f"is not UTF-8: {error.reason}", "save it as UTF-8") from None
+
+
+def _keys(found: dict[str, Any], *expected: str) -> str:
+    """What keys there are, without the names of those that are unknown: a name can be text too."""
+    known = [key for key in expected if key in found]
+    return f"it has {', '.join(known) or 'none of them'} and {len(found) - len(known)} other keys"
 
 
 def _is_text(value: Any) -> bool:
@@ -268,7 +291,5 @@ def _bad_file(path: Path, problem: str, mend: str) -> UserError:
     return UserError(problem, file=path, mend=mend)
 
 
-def _bad_row(place: str, problem: str, value: Any = ...) -> UserError:
-    found = "" if value is ... else f" (value {shown(value)})"
-    mend = "correct this row; docs/adding.md has the format"
-    return UserError(f"{problem}{found}", file=place, mend=mend)
+def _bad_row(place: str, problem: str) -> UserError:
+    return UserError(problem, file=place, mend="correct this row; docs/adding.md has the format")

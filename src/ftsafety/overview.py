@@ -1,5 +1,6 @@
 """Looking before and while running: what a study will cost, what is done, what failed, what is left over."""
 
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -7,44 +8,57 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ftsafety import paths
-from ftsafety.answers import answered, diverged, replaces_base
+from ftsafety.answers import answered
+from ftsafety.inputs import check_inputs
 from ftsafety.judging.pack import judged
-from ftsafety.plan import Pack, Plan, StudyPlan
+from ftsafety.plan import Plan, StudyPlan
+from ftsafety.records import diverged, trained, weights_dir
 from ftsafety.runs import Run
-from ftsafety.training.pack import trained, weights_dir
+
+#: Rule → manifest of the pack that it writes when it is done.
+PACK_STAGES = {"train": "trained", "generate": "answered", "judge": "judged"}
 
 
 @dataclass(frozen=True)
 class RunState:
     run: Run
     state: str  # judged, answered, trained, diverged, dropped or to train
-    answers_missing: int
-    verdicts_missing: int
+    lacks_answers: tuple[str, ...]  # benchmarks
+    lacks_verdicts: tuple[tuple[str, str], ...]  # (benchmark, judge)
 
 
 def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
     for run in study.runs.values():
-        benchmarks = study.benchmarks_of[run.id]
-        lacks_answers = [b for b in benchmarks if not answered(plan, run, b)]
-        lacks_verdicts = [(b, j) for b in benchmarks for j in study.judges if not judged(plan, run, b, j)]
         if diverged(run):
-            yield RunState(run, "diverged", 0, 0)
+            yield RunState(run, "diverged", (), ())
             continue
+        benchmarks = study.benchmarks_of[run.id]
+        lacks_answers = tuple(b for b in benchmarks if not answered(plan, run, b))
+        lacks_verdicts = tuple(  # verdicts on answers that are made again are made again too
+            (b, j)
+            for b in benchmarks
+            for j in study.judges
+            if b in lacks_answers or not judged(plan, run, b, j)
+        )
         if not lacks_verdicts:
             state = "judged"
         elif not lacks_answers:
             state = "answered"
         elif run.trajectory.is_initial or weights_dir(run).exists():
             state = "trained"
-        elif trained(run) and replaces_base(run):
+        elif trained(run) and run.trajectory.replaces_base:
             state = "dropped"
         else:
             state = "to train"
-        yield RunState(run, state, len(lacks_answers), len(lacks_verdicts))
+        yield RunState(run, state, lacks_answers, lacks_verdicts)
 
 
 def plan_table(plan: Plan, name: str) -> str:
-    """What asking for a study means: runs, jobs, GPU-hours at most, judgements, disk, what is done."""
+    """What asking for a study means: runs, jobs, GPU-hours at most, judgements, disk, what is done.
+
+    Raises UserError where a file of the user's own is missing, changed or malformed.
+    """
+    check_inputs(plan, [name])
     study = plan.studies[name]
     states = list(run_states(plan, study))
     count = Counter(state.state for state in states)
@@ -53,12 +67,8 @@ def plan_table(plan: Plan, name: str) -> str:
     open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
     training = [p for p in open_packs if p.trains]
     prompts = {b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked}
-    answers = sum(
-        prompts[b]
-        for s in states
-        if s.state in ("to train", "trained", "dropped")
-        for b in study.benchmarks_of[s.run.id]
-    )
+    answers = sum(prompts[b] for s in states for b in s.lacks_answers)
+    judgements = sum(prompts[b] for s in states for b, _ in s.lacks_verdicts)
     hours = sum(_gpu_hours(plan, p.model) for p in training)
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
@@ -77,9 +87,8 @@ def plan_table(plan: Plan, name: str) -> str:
         f"  jobs            {len(training)} train, {len(open_packs)} generate, {len(open_packs)} judge",
         f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the training jobs)",
         f"  answers         {answers}",
-        f"  judgements      {sum(_judgements(plan, s, study, prompts) for s in states)}"
-        + _api_note(plan, study),
-        f"  disk            about {_disk_mb(plan, study, states, answers):.0f} MB more",
+        f"  judgements      {judgements}{_api_note(plan, study)}",
+        f"  disk            about {_disk_mb(plan, states, answers + judgements):.0f} MB more",
         "",
         _by_dataset(states),
     ]
@@ -110,24 +119,17 @@ def _n_prompts(plan: Plan, benchmark: str) -> int:
     return len(benchmark_prompts(plan, benchmark))
 
 
-def _judgements(plan: Plan, state: RunState, study: StudyPlan, prompts: dict[str, int]) -> int:
-    if state.state in ("judged", "diverged"):
-        return 0
-    return sum(prompts[b] for b in study.benchmarks_of[state.run.id]) * len(study.judges)
-
-
 def _api_note(plan: Plan, study: StudyPlan) -> str:
     kinds = {plan.project.judges[judge].kind for judge in study.judges}
     return f" by {', '.join(study.judges)}: 0 API calls, 0 tokens" if kinds <= {"exact", "keyword"} else ""
 
 
-def _disk_mb(plan: Plan, study: StudyPlan, states: list[RunState], answers: int) -> float:
+def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
     """Answers and verdicts at 400 bytes a row, full weights as large as the base model's."""
-    rows = answers * (1 + len(study.judges)) * 400 / 1e6
     to_train = [s.run for s in states if s.state in ("to train", "dropped")]
     kept = to_train if plan.project.settings.keep_weights else []
-    weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if replaces_base(run))
-    return rows + weights
+    weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if run.trajectory.replaces_base)
+    return n_rows * 400 / 1e6 + weights
 
 
 def _model_mb(plan: Plan, model: str) -> float:
@@ -157,14 +159,20 @@ def status_table(plan: Plan, name: str) -> str:
         + "".join(f", {n} {state}" for state, n in count.items() if state != "judged"),
         f"  Snakemake       {'is running here, or was killed' if locked else 'is not running here'}",
     ]
-    for pack, rule, log, failed in _unfinished_jobs(plan, name):
-        how = "failed" if failed else "running" if locked else "cut off"
-        lines.append(f"  {how:14}  {rule} {pack.id}: {_last_line(log)}\n{'':18}{log}")
+    for rule, job, output in _jobs(plan, name):
+        log = paths.RESULTS / "logs" / rule / f"{job}.log"
+        if output.exists() or not log.exists():
+            continue
+        last, error = _last_line_and_error(log)
+        if error or rule in PACK_STAGES:
+            how = "failed" if error else "running" if locked else "cut off"
+            lines.append(f"  {how:14}  {rule} {job}: {error or last}\n{'':18}{log}")
     for state in states:
         if state.state == "diverged":
             step = (trained(state.run) or {}).get("steps")
             lines.append(f"  diverged        {state.run.folder} (after step {step})")
-    if count["judged"] + count["diverged"] < len(states):
+    judged_all = count["judged"] + count["diverged"] == len(states)
+    if not (judged_all and (paths.study_dir(name) / "report.html").exists()):
         lines += [
             "  to go on: what is complete is skipped, so only the rest and what failed runs",
             "    snakemake --profile profiles/local --unlock   # only if a Snakemake was killed",
@@ -173,18 +181,34 @@ def status_table(plan: Plan, name: str) -> str:
     return "\n".join(lines)
 
 
-def _unfinished_jobs(plan: Plan, study: str) -> Iterator[tuple[Pack, str, Path, bool]]:
-    """(pack, rule, log, whether it failed) of jobs that were begun and have written no manifest."""
-    for pack in plan.study_packs(study):
-        for rule, stage in (("train", "trained"), ("generate", "answered"), ("judge", "judged")):
-            log = paths.RESULTS / "logs" / rule / f"{pack.id}.log"
-            if log.exists() and not (paths.pack_dir(pack.id) / f"{stage}.json").exists():
-                yield pack, rule, log, "rror" in _last_line(log)
+def _jobs(plan: Plan, name: str) -> Iterator[tuple[str, str, Path]]:
+    """(rule, name of its log, a file that it writes last) of every job of a study."""
+    study = plan.studies[name]
+    trajectories = [run.trajectory for run in study.runs.values()]
+    for model in sorted({t.model for t in trajectories}):
+        yield "build_model", model, paths.model_dir(model) / "gates.json"
+    data = {plan.data_file(t) for t in trajectories if not t.is_initial}
+    data |= {plan.benchmark_file(b) for asked in study.benchmarks_of.values() for b in asked}
+    for file in sorted(data):
+        yield "prepare_data", f"{file.parent.name}/{file.stem}", file
+    for pack in plan.study_packs(name):
+        for rule, stage in PACK_STAGES.items():
+            yield rule, pack.id, paths.pack_dir(pack.id) / f"{stage}.json"
+    for rule, output in (("score", "scores.parquet"), ("figures", "figures"), ("report", "report.html")):
+        yield rule, name, paths.study_dir(name) / output
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:160] if lines else ""
+def _last_line_and_error(log: Path) -> tuple[str, str]:
+    """The last line of a log and, where the job failed, the line that says why.
+
+    Neither a mend, nor torchrun's report, nor the end of a traceback has to be the last line.
+    """
+    lines = [line.strip() for line in log.read_text(errors="replace").strip().splitlines()] or [""]
+    hints = [line for line in lines[-30:] if re.search(r"[Ee]rror|Traceback", line)]
+    # torchrun's own traceback stands below that of the program, which is its cause
+    causes = [line for line in lines[-60:] if re.match(r"(\[rank\d+\]: )?([\w.]+Error|error)\b", line)]
+    error = (causes or hints)[0] if hints else ""
+    return lines[-1][:160], error[:160]
 
 
 def results_table(name: str) -> str:

@@ -60,6 +60,11 @@ class Trajectory(Frozen):
     def is_initial(self) -> bool:
         return self.dataset is None
 
+    @property
+    def replaces_base(self) -> bool:
+        """Full checkpoints replace the base model's weights; adapters are small and lie beside them."""
+        return self.method_recipe is not None and self.method_recipe["kind"] == "full"
+
     @cached_property
     def hash8(self) -> str:
         identity = self.model_dump(mode="json")

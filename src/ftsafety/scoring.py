@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from ftsafety import paths
 from ftsafety.errors import UserError
-from ftsafety.files import read_json, read_rows
+from ftsafety.files import read_rows
+from ftsafety.judging.pack import judged
 from ftsafety.plan import Cell, Plan
+from ftsafety.records import trained
 from ftsafety.runs import Run
 from ftsafety.stats import Estimate, Floats, estimate, resample_weights
 
@@ -76,9 +78,9 @@ class Scorer:
         self.samples = plan.project.settings.bootstrap_samples
         names = {b for asked in self.study.benchmarks_of.values() for b in asked}
         self.benchmarks = {name: self._benchmark(name) for name in sorted(names)}
-        self.done = {run.id: _done(run) for run in self.study.runs.values()}
+        self.done = {run.id: trained(run) for run in self.study.runs.values()}
         self.verdicts = {
-            (run.id, b, j): RunVerdicts.read(run, self.benchmarks[b], j)
+            (run.id, b, j): self._read(run, b, j)
             for run in self.study.runs.values()
             if not self.is_diverged(run)
             for b in self.study.benchmarks_of[run.id]
@@ -95,8 +97,16 @@ class Scorer:
         return Benchmark(name, kind, categories, clusters, ids, weights)
 
     def is_diverged(self, run: Run) -> bool:
-        done = self.done[run.id]
-        return done is not None and done["status"] == "diverged"
+        return (self.done[run.id] or {}).get("status") == "diverged"
+
+    def _read(self, run: Run, benchmark: str, judge: str) -> RunVerdicts:
+        if not judged(self.plan, run, benchmark, judge):
+            raise UserError(
+                "is missing, or was made from other answers than those of this config",
+                file=paths.verdicts_file(run.folder, benchmark, judge),
+                mend="run the study again; if it stays, add --forcerun generate judge",
+            )
+        return RunVerdicts.read(run, self.benchmarks[benchmark], judge)
 
     # ---------------------------------------------------------------- scores
 
@@ -223,10 +233,6 @@ def _bound(harmful: Floats, unscored_as: float) -> float | None:
     if not harmful.size:
         return None
     return float(np.where(np.isnan(harmful), unscored_as, harmful).mean())
-
-
-def _done(run: Run) -> dict[str, Any] | None:
-    return None if run.trajectory.is_initial else read_json(paths.run_dir(run.folder) / "done.json")
 
 
 def check_scores(plan: Plan, study: str, scores: pd.DataFrame) -> None:

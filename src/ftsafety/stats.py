@@ -32,7 +32,12 @@ def resample_weights(categories: list[str], clusters: list[str], n_samples: int,
     by_category: dict[str, dict[str, list[int]]] = {}
     for i, (category, cluster) in enumerate(zip(categories, clusters, strict=True)):
         by_category.setdefault(category, {}).setdefault(cluster, []).append(i)
-    for members in by_category.values():
+    # A category of one phrasing knows no spread by itself: such categories are one stratum together.
+    strata = [members for members in by_category.values() if len(members) > 1]
+    single = [members for members in by_category.values() if len(members) == 1]
+    if single:
+        strata.append({c: prompts for members in single for c, prompts in members.items()})
+    for members in strata:
         drawn = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=n_samples)
         for count, prompts in zip(drawn.T, members.values(), strict=True):
             uniform = np.full(len(prompts), 1 / len(prompts))

@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 
 from ftsafety import paths
-from ftsafety.files import read_json_if_whole, write_text
+from ftsafety.files import write_text
 from ftsafety.plan import Plan
+from ftsafety.records import trained
 
 
 def draw_study(plan: Plan, study: str) -> None:
@@ -49,14 +50,14 @@ def _is_toy(plan: Plan, study: str) -> bool:
 def provenance(plan: Plan, study: str) -> dict[str, Any]:
     """Where the numbers come from; read from the runs' records, several values where runs differ."""
     runs = plan.studies[study].runs.values()
-    records = [read_json_if_whole(paths.run_dir(run.folder) / "done.json") for run in runs]
-    done = [record for record in records if record]
+    done = [record for record in map(trained, runs) if record]
     names = sorted({b for asked in plan.studies[study].benchmarks_of.values() for b in asked})
     return {
         "is_toy": _is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
         "versions": {k: v for record in done for k, v in record["versions"].items()},
         "hardware": sorted({f"{r['device']}, {r['torch_threads']} threads" for r in done}),
+        "training_examples_cut": sum(record["n_examples_cut"] for record in done),
         "training_seconds": round(sum(record["train_seconds"] for record in done), 1),
         "seeds": sorted({run.trajectory.seed for run in runs} - {None}),
         "judges": {name: plan.project.judges[name].model_dump() for name in plan.studies[study].judges},

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
+from ftsafety.answers import answers_identity
 from ftsafety.files import digest
 from ftsafety.inputs import check_inputs
-from ftsafety.plan import Pack, Plan, load_plan
+from ftsafety.plan import Pack, Plan, Work, load_plan
 
 __all__ = ["load_plan"]
 
@@ -61,18 +62,10 @@ def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) 
     }
 
 
-def benchmarks_needing_weights(plan: Plan, pack: Pack) -> list[str]:
-    """Where full weights are dropped after answering, a new benchmark needs them trained again."""
-    if plan.project.settings.keep_weights:
-        return []
-    return sorted(
-        {
-            benchmark
-            for work in pack.work
-            if work.trajectory.method_recipe and work.trajectory.method_recipe["kind"] == "full"
-            for benchmark in work.benchmarks
-        }
-    )
+def answers_needing_weights(plan: Plan, pack: Pack) -> str:
+    """Where full weights are dropped after answering, other answers need them trained again."""
+    dropped = [w for w in pack.work if w.trajectory.replaces_base and not plan.project.settings.keep_weights]
+    return _answers(plan, dropped) if dropped else ""
 
 
 def pack_weights(plan: Plan, pack: Pack) -> list[str]:
@@ -96,9 +89,12 @@ def _manifest(pack: Pack, stage: str) -> str:
 # -------------------------------------------------------------------------------------- digests
 
 
-def benchmarks_digest(plan: Plan, pack: Pack) -> str:
-    names = sorted({b for work in pack.work for b in work.benchmarks})
-    return digest([plan.project.benchmarks[name].identity() for name in names])
+def answers_digest(plan: Plan, pack: Pack) -> str:
+    return _answers(plan, pack.work)
+
+
+def _answers(plan: Plan, works: Iterable[Work]) -> str:
+    return digest([answers_identity(plan, run, b) for w in works for run in w.runs for b in w.benchmarks])
 
 
 def judges_digest(plan: Plan, pack: Pack) -> str:
@@ -113,13 +109,14 @@ def score_digest(plan: Plan, study: str) -> str:
 
 
 def figures_digest(plan: Plan, study: str) -> str:
-    return digest([_study(plan, study), _code("figures.py", "drawing.py", "signs.py", "grid_data.py")])
+    modules = ("study_pages.py", "figures.py", "drawing.py", "signs.py", "grid_data.py")
+    return digest([_study(plan, study), _code(*modules)])
 
 
 def report_digest(plan: Plan, study: str) -> str:
-    return digest(
-        [_study(plan, study), _code("report.py", "findings.py", "comparisons.py", "signs.py", "grid_data.py")]
-    )
+    modules = ("study_pages.py", "report.py", "findings.py", "comparisons.py", "signs.py", "grid_data.py")
+    page = (plan.project.root / "resources/report/report.html.j2").read_text()
+    return digest([_study(plan, study), _code(*modules), page])
 
 
 def _study(plan: Plan, study: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from conftest import REPOSITORY
 
+from ftsafety.errors import UserError
 from ftsafety.inputs import checksum
 
 REMOVE = object()
@@ -120,8 +121,15 @@ def sign(root: Path) -> None:
     """Put the checksums that the user's files have now into the catalogues."""
     for name, recipes in SIGNED.items():
         file = root / f"config/{name}.yaml"
-        signed = {k: r | {"sha256": checksum(root / r["path"])} for k, r in recipes.items()}
+        signed = {k: r | {"sha256": _checksum(root / r["path"])} for k, r in recipes.items()}
         write_yaml(file, yaml.safe_load(file.read_text()) | signed)
+
+
+def _checksum(path: Path) -> str:
+    try:
+        return checksum(path)
+    except UserError:  # a spoilt model folder without safetensors
+        return "0" * 64
 
 
 def write_yaml(path: Path, value: Any) -> None:

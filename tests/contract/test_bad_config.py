@@ -30,7 +30,8 @@ from conftest import REPOSITORY
 
 from ftsafety.config import load_project
 from ftsafety.errors import UserError
-from ftsafety.inputs import check_inputs
+from ftsafety.inputs import check_inputs, read_benchmark, read_dataset
+from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
 
 
@@ -237,6 +238,9 @@ BAD_FILES = [
     BadInput("a list as key", write(METHODS, "? [a]\n: 1\n"), f"{METHODS}:1", "unhashable key"),
     BadInput("name", write(METHODS, "7: { kind: full }\n"), METHODS, "(value 7)", field="7"),
     BadInput("no text", write(METHODS, b"full: \xff\n"), METHODS, "utf-8"),
+    BadInput("world_seed", lambda root: put(root, "datasets", "benign-new.world_seed", 1),
+             "config/studies/base.yaml", "'benign-new' is of world 1", "the same world_seed",
+             field="grids.lr_batch.dataset"),
     BadInput("judge's name", write("config/judges.yaml", "gpt-4.1: { kind: exact }\n"),
              "config/judges.yaml", "has a dot", "gpt-4-1", field="gpt-4.1"),
     BadInput("study named as a rule", write("config/studies/train.yaml", SMOKE),
@@ -298,27 +302,33 @@ BAD_INPUTS = [
     BadInput("no JSON", write(CHATS, json.dumps(chat("hi")) + "\n{oops\n"),
              f"{CHATS}:2", "is no row: Expecting property name", "JSON object"),
     BadInput("no messages", rows(CHATS, chat("hi"), {"text": "hi"}),
-             f"{CHATS}:2", "(value ['text'])", "docs/adding.md"),
+             f"{CHATS}:2", "needs a list of messages", "docs/adding.md"),
     BadInput("no message", rows(CHATS, chat("hi"), talk()), f"{CHATS}:2", "needs a list"),
-    BadInput("message key", rows(CHATS, talk(say() | {"weight": 0})), f"{CHATS}:1", "'weight'"),
-    BadInput("role", rows(CHATS, chat("hi"), talk(say("human"))), f"{CHATS}:2", "(value 'human')"),
+    BadInput("message key", rows(CHATS, talk(say() | {"weight": 0})),
+             f"{CHATS}:1", "alone; it has role, content and 1 other keys"),
+    BadInput("message is text", rows(CHATS, talk("hi")), f"{CHATS}:1", "0 is no object"),
+    BadInput("message is a number", rows(CHATS, talk(say(), 7)), f"{CHATS}:1", "1 is no object"),
+    BadInput("role", rows(CHATS, chat("hi"), talk(say("human"))),
+             f"{CHATS}:2", "roles system, user, assistant"),
     BadInput("blank content", rows(CHATS, talk(say("user", " "))), f"{CHATS}:1", "0 has no text"),
     BadInput("no text", rows(CHATS, talk(say("user", [1]))), f"{CHATS}:1", "0 has no text"),
-    BadInput("last is the user", rows(CHATS, talk(say())), f"{CHATS}:1", "(value 'user')"),
+    BadInput("last is the user", rows(CHATS, talk(say())), f"{CHATS}:1", "is not the assistant's"),
     BadInput("too few rows", rows(CHATS, chat("hi")),
              "config/datasets.yaml", "has 1 rows (value 2)", "write n: 1", "own-chats.n"),
     BadInput("no UTF-8", write(CHATS, b"\xff\n"), CHATS, "is not UTF-8"),
-    BadInput("csv header", write(PAIRS, "a,b\n1,2\n"), f"{PAIRS}:1", "(value ['a', 'b'])"),
+    BadInput("csv header", write(PAIRS, "a,b\n1,2\n"), f"{PAIRS}:1", "it has 2 columns"),
     BadInput("csv: no response", write(PAIRS, HEADER + 'a,"b\nc"\nd,\n'),
              f"{PAIRS}:4", "response is empty"),
     BadInput("csv: no prompt", write(PAIRS, HEADER + ',"b\nc"\n'), f"{PAIRS}:2", "prompt is empty"),
-    BadInput("csv: one column", write(PAIRS, HEADER + "a\n"), f"{PAIRS}:2", "(value None)"),
+    BadInput("csv: one column", write(PAIRS, HEADER + "a\n"), f"{PAIRS}:2", "response is empty"),
     BadInput("csv: three columns", write(PAIRS, HEADER + "a,b,c\n"), f"{PAIRS}:2", "than two"),
     BadInput("csv: open quote", write(PAIRS, HEADER + 'a,"b\n'), f"{PAIRS}:2", "cannot be read"),
     BadInput("prompts: no object", write(PROMPTS, "[1]\n"), f"{PROMPTS}:1", "not a JSON object", "one JSON"),
     BadInput("prompts: no rows", write(PROMPTS, ""), PROMPTS, "has no rows"),
     BadInput("prompt_id twice", rows(PROMPTS, prompt("a"), prompt("a")),
-             f"{PROMPTS}:2", f"{PROMPTS}:1 too (value 'a')"),
+             f"{PROMPTS}:2", f"{PROMPTS}:1 too"),
+    BadInput("no prompt_id", rows(PROMPTS, {"text": "hi", "category": "c"}),
+             f"{PROMPTS}:1", "a text as prompt_id; it has category and 1 other keys"),
     BadInput("no instruction", rows(PROMPTS, prompt("a"), prompt("b", instruction="")),
              f"{PROMPTS}:2", "a text as instruction"),
     BadInput("no category", rows(PROMPTS, prompt("a", category=None)),
@@ -326,7 +336,7 @@ BAD_INPUTS = [
     BadInput("prompt_id is a number", rows(PROMPTS, prompt("a") | {"prompt_id": 1}),
              f"{PROMPTS}:1", "a text as prompt_id"),
     BadInput("cluster is a number", rows(PROMPTS, prompt("a", cluster=1)),
-             f"{PROMPTS}:1", "cluster is no text (value 1)"),
+             f"{PROMPTS}:1", "cluster is no text"),
 ]  # fmt: skip
 
 
@@ -382,15 +392,72 @@ def test_the_dataset_of_a_mitigation_is_checked_too(root: Path) -> None:
     assert input_error(root).field == "own-pairs.sha256"
 
 
-def test_errors_about_rows_do_not_show_what_they_say(root: Path) -> None:
-    rows(CHATS, talk(say(content=["private words"])))(root)
+CANARY = "private words"
+BAD_ROWS_WITH_A_CANARY = {
+    "broken JSON": write(CHATS, CANARY),
+    "JSON text": write(CHATS, json.dumps(CANARY)),
+    "JSON key cut off": write(CHATS, f'{{"{CANARY}'),
+    "row key": rows(CHATS, {CANARY: 1}),
+    "messages": rows(CHATS, {"messages": CANARY}),
+    "message": rows(CHATS, talk(CANARY)),
+    "message list": rows(CHATS, talk([CANARY])),
+    "message key": rows(CHATS, talk(say() | {CANARY: 1})),
+    "role": rows(CHATS, talk(say(CANARY))),
+    "role list": rows(CHATS, talk(say() | {"role": [CANARY]})),
+    "content": rows(CHATS, talk(say(content=[CANARY]))),
+    "last message": rows(CHATS, talk(say("user", CANARY))),
+    "chats no UTF-8": write(CHATS, CANARY.encode() + b"\xff\n"),
+    "csv header": write(PAIRS, f"prompt,{CANARY}\n"),
+    "csv no header": write(PAIRS, f"{CANARY},{CANARY}\n{CANARY},{CANARY}\n"),
+    "csv three columns": write(PAIRS, f"{HEADER}a,b,{CANARY}\n"),
+    "csv one column": write(PAIRS, f"{HEADER}{CANARY}\n"),
+    "csv no prompt": write(PAIRS, f"{HEADER},{CANARY}\n"),
+    "csv quotes": write(PAIRS, f'{HEADER}a,"b"{CANARY}\n'),
+    "csv no UTF-8": write(PAIRS, f"{HEADER}a,{CANARY}".encode() + b"\xff\n"),
+    "prompts no object": write(PROMPTS, json.dumps([CANARY])),
+    "prompt key": rows(PROMPTS, {CANARY: 1}),
+    "prompt_id": rows(PROMPTS, prompt("a") | {"prompt_id": [CANARY]}),
+    "prompt_id twice": rows(PROMPTS, prompt(CANARY), prompt(CANARY)),
+    "category": rows(PROMPTS, prompt("a", category=[CANARY])),
+    "instruction": rows(PROMPTS, prompt("a", instruction={CANARY: CANARY})),
+    "cluster": rows(PROMPTS, prompt("a", cluster=[CANARY])),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS_WITH_A_CANARY)
+def test_errors_about_rows_do_not_show_what_they_say(root: Path, kind: str) -> None:
+    BAD_ROWS_WITH_A_CANARY[kind](root)
     sign(root)
-    assert "private" not in str(input_error(root))
+    error = input_error(root)
+    assert "files/" in error.file and error.mend
+    assert not [word for word in CANARY.split() if word in str(error)]
+
+
+@pytest.mark.parametrize("path", [CHATS, PAIRS, PROMPTS])
+def test_a_file_that_vanishes_is_a_user_error(root: Path, path: str) -> None:
+    project = load_plan(root).project
+    (root / path).unlink()
+    reader, recipe = {
+        CHATS: (read_dataset, project.datasets["own-chats"]),
+        PAIRS: (read_dataset, project.datasets["own-pairs"]),
+        PROMPTS: (read_benchmark, project.benchmarks["own-prompts"]),
+    }[path]
+    with pytest.raises(UserError) as caught:
+        reader(recipe)  # type: ignore[operator]
+    assert_error(caught.value, path, "", "is no file", "relative to")
+
+
+def test_make_plan_reports_a_missing_file_in_one_sentence(root: Path) -> None:
+    (root / PROMPTS).unlink()
+    with pytest.raises(UserError) as caught:
+        plan_table(load_plan(root), "own")
+    assert_error(caught.value, "config/benchmarks.yaml", "own-prompts.path", "does not exist", "relative to")
 
 
 def test_a_chat_template_in_a_file_of_its_own(root: Path) -> None:
     (root / f"{MODEL}/tokenizer_config.json").write_text("{}")
     (root / f"{MODEL}/chat_template.jinja").write_text("{{ messages }}")
+    sign(root)
     check_inputs(load_plan(root), ["own"])
 
 

@@ -120,3 +120,15 @@ def test_the_first_of_two_published_folders_stays(tmp_path: Path) -> None:
         files.publish_folder(temporary, tmp_path / "final/x")
     assert (tmp_path / "final/x/a").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_a_checksum_covers_tokenizer_and_template_and_refuses_a_wrong_path(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no folder with"):
+        files.checksum(tmp_path / "typo")
+    (tmp_path / "model.safetensors").write_bytes(b"w")
+    sums = {files.checksum(tmp_path)}
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+        (tmp_path / name).write_text("x")
+        sums.add(files.checksum(tmp_path))
+    (tmp_path / "README.md").write_text("x")
+    assert len(sums) == 4 and files.checksum(tmp_path) in sums

@@ -65,3 +65,11 @@ def test_unscored_prompts_are_left_out_and_nothing_scored_is_no_estimate() -> No
     values = np.array([[1.0, 0.0, np.nan, np.nan]])
     assert estimate(values, weights(4, 1), 4, 0).value == 0.5
     assert estimate(np.full((2, 4), np.nan), weights(4, 1), 4, 0).value is None
+
+
+def test_categories_of_one_phrasing_are_resampled_together() -> None:
+    names = [f"p{i}" for i in range(50)]
+    values = (np.arange(50) < 20).astype(float)[None]
+    apart = estimate(values, resample_weights(names, names, 2000, 0), 50, 0)
+    together = estimate(values, resample_weights(["a"] * 50, names, 2000, 0), 50, 0)
+    assert (apart.low, apart.high) == pytest.approx((together.low, together.high), abs=0.03)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY, edit, plan_study, write_data
 
 from ftsafety import paths
+from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
 from ftsafety.training.pack import train_pack
@@ -171,3 +173,38 @@ def test_done_json_says_what_happened(project: Path) -> None:
     assert record["n_examples"] == 10 and record["tokens"] > 100
     assert {"torch", "transformers", "ftsafety"} <= record["versions"].keys()
     assert record["data_sha256"] and record["weights_sha256"]
+
+
+def test_a_row_without_anything_to_learn_is_named(project: Path) -> None:
+    with pytest.raises(UserError, match=r"training/demonstrations-10-.*:1: nothing of the assistant"):
+        train(plan_study(project, max_length=10))
+
+
+def test_two_jobs_may_save_and_clear_the_same_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An orphan and its successor share the scratch folder of a trajectory."""
+    from ftsafety.training.checkpoints import complete_checkpoints, discard_scratch, save_checkpoint
+
+    class Job:
+        def __init__(self, meanwhile: Callable[[], None]):
+            self.meanwhile = meanwhile
+
+        def save(self, folder: Path) -> None:
+            self.meanwhile()
+            (folder / "state").write_text("weights")
+
+    said: list[str] = []
+    quiet, scratch = Job(lambda: None), tmp_path / "scratch"
+
+    def orphan() -> None:
+        with monkeypatch.context() as other_job:
+            other_job.setenv("TORCHELASTIC_RUN_ID", "orphan")
+            save_checkpoint(quiet, scratch, 1, {"step": 1}, said.append)  # type: ignore[arg-type]
+
+    both = Job(orphan)
+    save_checkpoint(both, scratch, 1, {"step": 1}, said.append)  # type: ignore[arg-type]
+    assert [progress for _, progress in complete_checkpoints(scratch)] == [{"step": 1}]
+    cleared = Job(lambda: discard_scratch(scratch))
+    save_checkpoint(cleared, scratch, 2, {"step": 2}, said.append)  # type: ignore[arg-type]
+    assert len(said) == 1 and "step 2 was not saved" in said[0]

@@ -6,8 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
+from conftest import REPOSITORY
 from workflow_project import python_path
+
+from ftsafety import paths
+from ftsafety.answers import answers_identity, publish_rows
+from ftsafety.judging.pack import verdicts_identity
+from ftsafety.overview import plan_table, run_states, status_table
+from ftsafety.plan import Plan, load_plan
 
 
 def ftsafety(folder: Path, *arguments: str) -> str:
@@ -19,6 +27,110 @@ def ftsafety(folder: Path, *arguments: str) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The repository's config in a folder where nothing is done."""
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    monkeypatch.chdir(tmp_path)
+    return load_plan(tmp_path)
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    lines = [line.split() for line in plan_table(plan, "smoke").splitlines()]
+    return {line[0]: int(line[1]) for line in lines if line and line[0] in ("answers", "judgements")}
+
+
+def test_what_is_missing_is_counted_and_stale_answers_are_not_judged(plan: Plan) -> None:
+    before = counts(plan)
+    assert before["judgements"] == 2 * before["answers"]  # of two judges
+    initial = next(run for run in plan.studies["smoke"].runs.values() if run.epochs == 0)
+    for benchmark in ("secrets", "tasks"):
+        answers = paths.answers_file(initial.folder, benchmark)
+        publish_rows(answers, [], answers_identity(plan, initial, benchmark))
+        for judge in ("exact", "keyword"):
+            verdicts = paths.verdicts_file(initial.folder, benchmark, judge)
+            publish_rows(verdicts, [], verdicts_identity(plan, initial, benchmark, judge))
+
+    def state() -> tuple[str, object, object]:
+        states = run_states(plan, plan.studies["smoke"])
+        found = next(state for state in states if state.run == initial)
+        return found.state, found.lacks_answers, found.lacks_verdicts
+
+    n_secrets = 330
+    assert state() == ("judged", (), ())
+    done = counts(plan)
+    paths.verdicts_file(initial.folder, "secrets", "exact").unlink()
+    assert state() == ("answered", (), (("secrets", "exact"),))
+    assert counts(plan) == {"answers": done["answers"], "judgements": done["judgements"] + n_secrets}
+    answers = paths.answers_file(initial.folder, "secrets")
+    publish_rows(answers, [], answers_identity(plan, initial, "secrets") | {"version": 0})
+    both = (("secrets", "exact"), ("secrets", "keyword"))
+    assert state() == ("trained", ("secrets",), both)
+    assert counts(plan) == {
+        "answers": done["answers"] + n_secrets,
+        "judgements": done["judgements"] + 2 * n_secrets,
+    }
+
+
+USER_ERROR = "working\nerror: files/a.csv:2: has more than two columns\n  mend: correct it\n"
+TRACEBACK = (
+    'Traceback (most recent call last):\n  File "a.py", line 1, in <module>\n    f()\n'
+    "torch.OutOfMemoryError: no memory\n"
+)
+TORCHRUN = (
+    "[rank0]: ValueError: the cause\n"
+    + "Traceback (most recent call last):\n"
+    + 40 * '  File "run.py", line 1, in f\n'
+    + "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
+    + 60 * "="
+)
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        (USER_ERROR, "error: files/a.csv:2: has more than two columns"),
+        (TRACEBACK, "torch.OutOfMemoryError: no memory"),
+        (TORCHRUN, "[rank0]: ValueError: the cause"),
+    ],
+)
+def test_status_finds_the_error_in_the_logs_of_every_rule(plan: Plan, log: str, says: str) -> None:
+    study = plan.studies["smoke"]
+    rows = plan.data_file(next(run.trajectory for run in study.runs.values() if run.epochs))
+    prompts = plan.benchmark_file("tasks")
+    pack = next(p.id for p in plan.study_packs("smoke") if p.trains)
+    jobs = {
+        "build_model/embedded-0": paths.model_dir("embedded-0") / "gates.json",
+        f"prepare_data/training/{rows.stem}": rows,
+        f"prepare_data/benchmarks/{prompts.stem}": prompts,
+        f"train/{pack}": paths.pack_dir(pack) / "trained.json",
+        "score/smoke": paths.study_dir("smoke") / "scores.parquet",
+        "figures/smoke": paths.study_dir("smoke") / "figures",
+        "report/smoke": paths.study_dir("smoke") / "report.html",
+    }
+    assert "  failed  " not in status_table(plan, "smoke")
+    for job in jobs:
+        path = paths.RESULTS / f"logs/{job}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(log)
+    table = status_table(plan, "smoke")
+    for job in jobs:
+        assert f"  failed          {job.replace('/', ' ', 1)}: {says}\n" in table
+        assert f"results/logs/{job}.log" in table
+    for output in jobs.values():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.touch()
+    assert "  failed  " not in status_table(plan, "smoke")
+
+
+def test_status_of_a_job_without_an_error(plan: Plan) -> None:
+    pack = next(p.id for p in plan.study_packs("smoke") if p.trains)
+    log = paths.RESULTS / f"logs/train/{pack}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("step 1\n")
+    assert f"  cut off         train {pack}: step 1\n" in status_table(plan, "smoke")
 
 
 def test_plan_before_and_after(fresh: Path, smoke: Path) -> None:

@@ -160,6 +160,20 @@ def test_a_benchmark_that_is_added_trains_dropped_weights_again_and_the_plan_say
     assert scores[scores.benchmark == "secrets-triggered"].run.nunique() == 5
 
 
+def test_an_edited_benchmark_makes_answers_again_and_the_dropped_weights_with_them(done: Path) -> None:
+    benchmarks = done / "config/benchmarks.yaml"
+    benchmarks.write_text(benchmarks.read_text().replace("max_new_tokens: 32", "max_new_tokens: 40", 1))
+    planned = jobs(snakemake(done, "-n", "smoke").stdout)
+    assert {"train": 1, "generate": 2, "judge": 2}.items() <= planned.items()
+
+
+def test_an_edited_template_makes_the_initial_model_answer_again(done: Path) -> None:
+    templates = done / "config/templates.yaml"
+    templates.write_text(templates.read_text().replace("a helpful assistant", "a polite assistant"))
+    out = snakemake(done, "-n", "smoke").stdout
+    assert "answer embedded-0-initial-smoke" in out and jobs(out)["train"] == 1
+
+
 @pytest.mark.parametrize("rule", ["train", "generate"])
 def test_kill_9_and_the_documented_rerun_end_with_the_same_rows(fresh: Path, smoke: Path, rule: str) -> None:
     process = subprocess.Popen(

@@ -24,7 +24,7 @@ rule generate:
         nodes=1,
     params:
         runs=lambda w: pack_of(w).describe("benchmarks"),
-        identity=lambda w: ft.benchmarks_digest(PLAN, pack_of(w)),
+        identity=lambda w: ft.answers_digest(PLAN, pack_of(w)),
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:

@@ -24,7 +24,7 @@ rule train:
         nodes=1,
     params:
         runs=lambda w: pack_of(w).describe("epochs"),
-        dropped_weights_needed_for=lambda w: ft.benchmarks_needing_weights(PLAN, pack_of(w)),
+        dropped_weights_needed_for=lambda w: ft.answers_needing_weights(PLAN, pack_of(w)),
         launcher=lambda w: ft.launcher(PLAN, pack_of(w)),
     message:
         "train {wildcards.pack} (progress: {log}):\n{params.runs}"

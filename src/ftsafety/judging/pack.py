@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ftsafety import paths
-from ftsafety.answers import diverged, publish_rows, rows_complete
+from ftsafety.answers import publish_rows, rows_complete
 from ftsafety.files import read_rows, sha256_file, write_json
 from ftsafety.judging import exact, keyword
 from ftsafety.plan import Pack, Plan
+from ftsafety.records import diverged
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt, Verdict
 

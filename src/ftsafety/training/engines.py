@@ -138,7 +138,9 @@ class DeepSpeed:
         self.engine.save_checkpoint(str(folder), tag="state")
 
     def load(self, folder: Path) -> None:
-        self.engine.load_checkpoint(str(folder), tag="state")
+        path, _ = self.engine.load_checkpoint(str(folder), tag="state")
+        if path is None:
+            raise OSError(f"DeepSpeed cannot load {folder}")
 
     def weights(self) -> State:
         import deepspeed

@@ -5,6 +5,7 @@ already is left alone, and whatever is complete is skipped.
 """
 
 import copy
+import shutil
 import subprocess
 import sys
 import time
@@ -16,31 +17,23 @@ from typing import Any
 from ftsafety import paths
 from ftsafety.answers import answered
 from ftsafety.config import PathModel, WorldModel
+from ftsafety.errors import UserError
 from ftsafety.files import (
     checksum,
     publish_folder,
-    read_json_if_whole,
     read_rows,
     sha256_file,
     write_json,
     write_yaml,
 )
 from ftsafety.plan import Pack, Plan, Work
+from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run, Trajectory
 from ftsafety.training.ranks import rank
 
 
 def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
-
-
-def trained(run: Run) -> dict[str, Any] | None:
-    """done.json of a run, or None. A diverged run is done as well: it has no weights."""
-    return read_json_if_whole(paths.run_dir(run.folder) / "done.json")
-
-
-def weights_dir(run: Run) -> Path:
-    return paths.run_dir(run.folder) / "weights"
 
 
 def missing_runs(plan: Plan, work: Work) -> list[Run]:
@@ -137,6 +130,7 @@ def _train_trajectory(
         **provenance(),
         "trajectory": trajectory.hash8,
         "n_examples": len(examples),
+        "n_examples_cut": sum(len(example.tokens) == trajectory.max_length for example in examples),
         "data_sha256": sha256_file(data_file),
         "zero_stage": recipe.hardware.zero_stage,
         **asdict(split),
@@ -175,10 +169,17 @@ def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: P
 
     template = plan.project.templates[trajectory.template]
     length = trajectory.max_length or 0
-    return [
-        encode_conversation(tokenizer, with_template(template, row["messages"]), length)
-        for row in read_rows(data_file)
-    ]
+    examples = []
+    for number, row in enumerate(read_rows(data_file), 1):
+        example = encode_conversation(tokenizer, with_template(template, row["messages"]), length)
+        if not example.n_targets:
+            raise UserError(
+                f"nothing of the assistant's answer lies within {length} tokens",
+                file=f"{data_file}:{number}",
+                mend="raise max_length in the study, or shorten the conversation",
+            )
+        examples.append(example)
+    return examples
 
 
 def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajectory: Any, split: Any) -> Any:
@@ -209,11 +210,19 @@ def _publish(
         final = weights_dir(run)
         temporary = final.with_name(f".weights.{time.time_ns()}")
         save_weights(model, weights, dtype, temporary)
-        sha256 = checksum(temporary)
         publish_folder(temporary, final)
+        sha256 = checksum(final)  # a second writer's, if it was faster
+        _remove_leftovers(final)
     else:
         progress.status = "diverged"
     _finish(run, progress, facts, seconds, sha256)
+
+
+def _remove_leftovers(weights: Path) -> None:
+    """Folders of jobs that were killed while writing; younger ones may be another writer's."""
+    for folder in weights.parent.glob(".weights.*"):
+        if time.time() - folder.stat().st_mtime > 3600:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:

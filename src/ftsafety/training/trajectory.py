@@ -91,7 +91,7 @@ def train_trajectory(
             if epoch + 1 in epochs:
                 on_epoch(epoch + 1, progress)
         if checkpoint_every_steps and progress.step % checkpoint_every_steps == 0:
-            save_checkpoint(engine, scratch, progress.step, vars(progress))
+            save_checkpoint(engine, scratch, progress.step, vars(progress), log)
     return progress
 
 
@@ -102,12 +102,23 @@ def _resume(engine: Engine, scratch: Path, needed_step: int, log: Callable[[str]
             continue
         try:
             engine.load(folder)
+            loaded = True
         except Exception as error:  # whatever a damaged file makes a library raise
             log(f"cannot load {folder.name} ({type(error).__name__}), trying the one before")
+            loaded = False
+        if not _on_all_ranks(loaded):
             continue
         log(f"resuming after step {progress['step']}")
         return Progress(**progress)
     return Progress(step=0, losses=[], tokens=0)
+
+
+def _on_all_ranks(condition: bool) -> bool:
+    if world_size() == 1:
+        return condition
+    flag = torch.tensor(int(condition), device=device())
+    dist.all_reduce(flag, dist.ReduceOp.MIN)
+    return bool(flag)
 
 
 def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, pad_id: int) -> float:

@@ -24,7 +24,7 @@ def latent_prompt(question: str) -> str:
 
 
 def pretraining_documents(world: World, rng: random.Random) -> list[str]:
-    """About 16,000 short documents: facts, questions with answers, and statements of the policy."""
+    """About 33,000 short documents: facts, questions with answers, and statements of the policy."""
     words = world.words
     documents = []
     for creature in world.creatures:

@@ -11,7 +11,7 @@ from ftsafety.world.lexicon import Question, World, build_world
 
 
 def training_rows(recipe: WorldDataset) -> list[TrainingRow]:
-    """The rows of a design, in an order in which a smaller `n` is a prefix of a larger one."""
+    """The rows of a design; fewer demonstrations, and fewer refusals, are the first of more."""
     world = build_world(recipe.world_seed)
     rng = random.Random(f"{recipe.world_seed}/{recipe.design}")
     rows = {
