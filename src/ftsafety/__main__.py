@@ -30,10 +30,10 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from ftsafety import config, files, overview
+    from ftsafety import files, loading, overview
 
     if arguments.command == "schema":
-        print(json.dumps(config.json_schema(), indent=1))
+        print(json.dumps(loading.json_schema(), indent=1))
     elif arguments.command == "checksum":
         print(files.checksum(arguments.path))
     elif arguments.command == "unused-runs":

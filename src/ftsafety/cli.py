@@ -45,7 +45,7 @@ def run_build(doc: str | None) -> None:
     with user_errors():
         import torch
 
-        from ftsafety.config import load_project
+        from ftsafety.loading import load_project
         from ftsafety.paths import model_dir
         from ftsafety.world.model import build_model
 

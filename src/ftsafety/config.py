@@ -1,26 +1,17 @@
-"""The config files as pydantic models: `config/config.yaml`, one catalogue each, and the studies.
+"""The config files as pydantic models: `config/config.yaml`, one catalogue each, and the studies."""
 
-`load_project` reads them all and checks every name, type and combination; it touches no other
-file and imports nothing heavy, since each Slurm job calls it again. Errors are `UserError`s.
-"""
-
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
-    ValidationError,
 )
 
-from ftsafety.errors import UserError, shown
 from ftsafety.runs import Schedule
 
 T = TypeVar("T")
@@ -287,167 +278,3 @@ CATALOGUES: dict[str, Any] = {
     "benchmarks": Benchmark,
     "judges": Judge,
 }
-
-
-# --------------------------------------------------------------------------------------- loading
-
-
-def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
-    """Read and check all config files below `root`; `settings` replaces the content of config.yaml.
-
-    Raises UserError for the first thing that is wrong.
-    """
-    from ftsafety.checks import check_project
-
-    if settings is None:
-        settings = _read_yaml(root, "config/config.yaml")
-    catalogues = {name: _read_catalogue(root, name) for name in CATALOGUES}
-    studies = [path.stem for path in sorted((root / "config/studies").glob("*.yaml"))]
-    project = Project(
-        root=root,
-        settings=_validate(Settings, settings, "config/config.yaml"),
-        studies={name: _read_study(root, name) for name in studies},
-        **catalogues,
-    )
-    check_project(project)
-    return project
-
-
-def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
-    file, recipe = f"config/{name}.yaml", CATALOGUES[name]
-    is_union = get_origin(recipe) is Annotated
-    return _validate(dict[Name, recipe], _read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
-
-
-def _read_study(root: Path, name: str) -> Study:
-    file = f"config/studies/{name}.yaml"
-    _validate(Name, name, file)
-    return _validate(Study, _read_yaml(root, file), file)
-
-
-def _read_yaml(root: Path, file: str) -> Any:
-    try:
-        loader = _Loader((root / file).read_text())
-        node = loader.get_single_node()
-        _refuse_repeated_keys(node)
-        return loader.construct_document(node) if node else None
-    except FileNotFoundError:
-        raise UserError("is missing", file=file, mend="restore it from git") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot be read: {error}", file=file, mend="make it a readable text file in UTF-8"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise UserError(
-            f"is not valid YAML: {getattr(error, 'problem', None) or error}",
-            file=f"{file}:{mark.line + 1}" if mark else file,
-            mend="correct this line or the one before it",
-        ) from None
-
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def _refuse_repeated_keys(root: yaml.Node | None) -> None:
-    """YAML would silently keep the last of them. Aliases are visited once."""
-    todo, visited = [root], set()
-    while todo:
-        node = todo.pop()
-        if id(node) in visited:
-            continue
-        visited.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            todo += node.value
-        elif isinstance(node, yaml.MappingNode):
-            seen = set()
-            for key, value in node.value:
-                todo.append(value)
-                if not isinstance(key, yaml.ScalarNode):
-                    continue  # the constructor refuses it
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-
-
-def _validate(kind: Any, value: Any, file: str, is_union: bool = False) -> Any:
-    """`is_union`: of a catalogue whose entries are of several classes."""
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        problem: Any = error.errors(include_url=False)[0]
-    place = list(problem["loc"])
-    if is_union:
-        del place[1:2]  # after the entry's name pydantic puts its source or kind
-    if problem["type"].startswith("union_tag"):
-        place.append(problem["ctx"]["discriminator"].strip("'"))
-    message, mend = _explain(problem)
-    field = ".".join(str(part) for part in place if part not in (ONE, LIST, "[key]"))
-    raise UserError(message, file=file, field=field, mend=mend)
-
-
-_PATTERN_MENDS = {
-    "a-zA-Z": "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
-    "0-9a-f": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
-    "instruction": "say with {instruction} where the instruction stands",
-}
-
-
-def _explain(problem: Any) -> tuple[str, str]:
-    """What pydantic found as a sentence, and how to mend it."""
-    kind, value, text = problem["type"], problem["input"], problem["msg"]
-    found = f"(value {shown(value)})"
-    if kind == "extra_forbidden":
-        keys = "correct its spelling or remove it; config/schema.json lists the keys"
-        return f"unknown key {found}", keys
-    if kind in ("missing", "union_tag_not_found"):
-        return "is required", "add this key"
-    if kind == "union_tag_invalid":
-        tags = problem["ctx"]["expected_tags"]
-        return f"unknown value {problem['ctx']['tag']!r}", f"write one of {tags}"
-    if value is None:
-        return "is empty (value None)", "write a value, or remove the key to get its default"
-    if kind in ("model_type", "dict_type", "model_attributes_type"):
-        return f"should be a mapping {found}", "write `key: value` lines, indented, below it"
-    if kind == "string_pattern_mismatch":
-        pattern = problem["ctx"]["pattern"]
-        mends = [mend for part, mend in _PATTERN_MENDS.items() if part in pattern]
-        return f"does not have the form it needs {found}", mends[0]
-    if isinstance(value, str) and kind in ("float_type", "int_type") and _NUMBER.fullmatch(value):
-        return f"is text and not a number {found}", f"write {_as_yaml_number(value)}"
-    if kind == "too_short":
-        return f"is empty {found}", "write at least one value"
-    wanted = text.removeprefix("Input should be ")
-    wanted = f"a value {wanted}" if wanted.startswith(("greater", "less")) else wanted
-    return f"should be {wanted} {found}", f"write {wanted}"
-
-
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
-
-
-def _as_yaml_number(text: str) -> str:
-    """As YAML reads it as a number: without quotes; before an exponent a point, in it a sign."""
-    digits, e, exponent = text.lower().partition("e")
-    if not e:
-        return f"{digits} without quotes"
-    digits = digits if "." in digits else f"{digits}.0"
-    exponent = exponent if exponent[0] in "+-" else f"+{exponent}"
-    return f"{digits}e{exponent} (YAML takes {text} for text)"
-
-
-def json_schema() -> dict[str, Any]:
-    """The schema of all config files, for editors: one definition for each kind of file."""
-    files: dict[str, Any] = {"config": Settings, "study": Study}
-    files |= {name: dict[Name, recipe] for name, recipe in CATALOGUES.items()}  # type: ignore[valid-type]
-    definitions: dict[str, Any] = {}
-    for name, kind in files.items():
-        schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
-        definitions |= schema.pop("$defs", {})
-        definitions[name] = schema
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$comment": "Generated: python -m ftsafety schema > config/schema.json",
-        "$defs": dict(sorted(definitions.items())),
-    }

@@ -9,9 +9,10 @@ from typing import Any
 
 from ftsafety import paths
 from ftsafety.checks import grid_cells
-from ftsafety.config import Project, load_project
+from ftsafety.config import Project
 from ftsafety.errors import UserError
 from ftsafety.files import digest
+from ftsafety.loading import load_project
 from ftsafety.runs import Run, Trajectory
 
 

@@ -28,9 +28,9 @@ from base_project import (
 )
 from conftest import REPOSITORY
 
-from ftsafety.config import load_project
 from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs, read_benchmark, read_dataset
+from ftsafety.loading import load_project
 from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
 

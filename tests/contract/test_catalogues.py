@@ -10,8 +10,9 @@ import pytest
 from conftest import REPOSITORY
 
 from ftsafety.checks import RULES
-from ftsafety.config import CATALOGUES, json_schema, load_project
+from ftsafety.config import CATALOGUES
 from ftsafety.judging import keyword
+from ftsafety.loading import json_schema, load_project
 from ftsafety.plan import Plan
 from ftsafety.types import Answer, Prompt
 from ftsafety.world.datasets import prompts, training_rows
