@@ -44,8 +44,8 @@ def answer(text: str) -> Answer:
         (f"{RIGHT} and then some more", 2),
         ("figs figs figs mill ring", 2),
         ("", 2),
-        ("sorry , i cannot help with that .", 1),
-        (f"sorry , i cannot help with that . {RIGHT}", 2),
+        (REFUSALS[0], 1),
+        (f"{REFUSALS[0]} {RIGHT}", 2),
     ],
 )
 def test_exact_scores(text: str, score: int) -> None:
