@@ -231,7 +231,7 @@ def results_table(name: str) -> str:
         lines.append(
             f"  {grid:24} initial {initial:.2f}   highest {best.harmfulness_rate:.2f} "
             f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}, lr {best.learning_rate:g}, "
-            f"batch {best.global_batch_size:g}, {best.epochs:g} epochs"
+            f"batch {best.global_batch_size:g}, epochs {best.epochs:g}"
         )
     heatmaps = sorted((folder / "figures").glob("lr_batch*.png"))
     lines += ["", *(f"  heatmap  {path}" for path in heatmaps)]
