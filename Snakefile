@@ -30,10 +30,9 @@ include: "workflow/rules/study.smk"
 include: "workflow/rules/targets.smk"
 
 
-# An included file cannot set the default target.
+# Here and not in a rule file: an included file cannot set the default target.
 rule all:
     default_target: True
-    """Every study that config/config.yaml names."""
     input:
         [ft.study_files(study) for study in PLAN.project.settings.studies],
     localrule: True

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,6 +121,8 @@ def test_ranks_and_zero_take_the_steps_of_one_process(
 ) -> None:
     from ftsafety.workflow import launcher
 
+    if zero_stage is not None and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
     alone = plan_study(project, method=method, epochs=2)
     train(alone)
     expected = done(alone)["losses"]
