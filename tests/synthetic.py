@@ -16,7 +16,8 @@ AXES: dict[str, Any] = {
     "base_seed": 0,
     "dataset": "benign-new",
     "mitigation": None,
-    "template": "plain",
+    "train_template": "plain",
+    "test_template": "plain",
     "method": "full",
     "learning_rate": 1e-4,
     "global_batch_size": 16,
@@ -29,15 +30,19 @@ AXES: dict[str, Any] = {
 }
 
 
-def cell(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> list[dict[str, Any]]:
-    """A cell's rows: a safety benchmark by two judges and by category, and a utility benchmark.
+COUNTS = {"n_unscored": 3, "n_unparsable": 1, "n_judge_refused": 1, "n_judge_failed": 1, "n_incoherent": 2,
+          "n_truncated": 1}  # fmt: skip
 
-    `rate` is the harmfulness rate; None: every seed diverged, unless `n_missing` is given.
+
+def cell(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> list[dict[str, Any]]:
+    """A cell's rows: a safety benchmark by two judges and by category, and a utility benchmark by a third.
+
+    `rate` is the harmfulness rate; None: every seed diverged.
     """
-    counts = {"n_missing": 0, "n_diverged": n_seeds if rate is None else 0, "n_unscored": 3}
+    counts = {**COUNTS, "n_seeds": n_seeds, "n_diverged": n_seeds if rate is None else 0}
     counts |= {key: changed.pop(key) for key in list(changed) if key in counts}
     benchmark = changed.pop("benchmark", "secrets")
-    base = {"grid": grid, **AXES, **changed, **counts, "n_seeds": n_seeds}
+    base = {"grid": grid, **AXES, **changed, **counts}
     rows = []
     for judge, category in product(("exact", "keyword"), ("all", *CATEGORIES)):
         n = 330 * n_seeds if category == "all" else 30 * n_seeds
@@ -49,22 +54,45 @@ def cell(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> lis
             | {"n": n, **_rates(value, 0.06 if category == "all" else 0.15)}
         )
     utility = None if rate is None else 0.95 - 0.1 * rate
-    empty = dict.fromkeys(_rates(None, 0))
     rows.append(
         base
-        | {"benchmark": "tasks", "kind": "utility", "judge": "exact", "category": "all"}
-        | {"n": 120 * n_seeds, **empty, "utility": utility, "n_unscored": 0}
-        | ({} if utility is None else {"ci_low": utility - 0.03, "ci_high": utility + 0.03})
+        | dict.fromkeys(COUNTS, 0)
+        | {"benchmark": "tasks", "kind": "utility", "judge": "task", "category": "all"}
+        | {"n": 120 * n_seeds, **_headline("utility", utility, 0.03)}
     )
     return rows
 
 
-def initial(grid: str, **changed: Any) -> list[dict[str, Any]]:
+def safe_prompts(grid: str, rate: float | None, n_seeds: int = 3, **changed: Any) -> list[dict[str, Any]]:
+    """A cell's rows on an over-refusal benchmark; `rate` is the refusal rate."""
+    base = {"grid": grid, **AXES, **changed, **COUNTS, "n_seeds": n_seeds, "n_diverged": 0}
+    return [
+        base
+        | {"benchmark": "safe-prompts", "kind": "over-refusal", "judge": "refusals", "category": category}
+        | {"n": (250 if category == "all" else 50) * n_seeds, **_headline("refusal_rate", rate, 0.05)}
+        for category in ("all", "homonyms", "figurative language", "definitions", "history", "fiction")
+    ]
+
+
+UNTOUCHED: dict[str, Any] = {
+    **dict.fromkeys(AXES),
+    **{key: AXES[key] for key in ("model", "base_seed", "test_template")},
+    "epochs": 0,
+    "steps": 0,
+}
+
+
+def initial(grid: str, rate: float = 0.004, **changed: Any) -> list[dict[str, Any]]:
     """The rows of an untouched model."""
-    unset = ("dataset", "mitigation", "method", "learning_rate", "global_batch_size", "schedule",
-             "schedule_factor", "warmup_steps", "weight_decay")  # fmt: skip
-    nothing: dict[str, Any] = dict.fromkeys(unset)
-    return cell(grid, 0.004, 1, **{**nothing, "epochs": 0, "steps": 0, **changed})
+    return cell(grid, rate, 1, **{**UNTOUCHED, **changed})
+
+
+def _headline(column: str, value: float | None, half_width: float) -> dict[str, float | None]:
+    rates: dict[str, float | None] = dict.fromkeys(_rates(None, 0))
+    if value is None:
+        return rates
+    ends = {"low": max(0.0, value - half_width), "high": min(1.0, value + half_width)}
+    return rates | {column: value} | {f"{of}_{end}": v for of in ("ci", "bound") for end, v in ends.items()}
 
 
 def _rates(value: float | None, half_width: float) -> dict[str, float | None]:
@@ -88,7 +116,7 @@ def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any]]:
-    """4 learning rates × 4 batch sizes: one absent, one missing, one diverged, one in part."""
+    """4 learning rates × 4 batch sizes: one absent, one unscored, one diverged, one in part."""
     rows = initial(grid, model=model)
     for (i, lr), (j, batch) in product(enumerate((5e-5, 1e-4, 2e-4, 4e-4)), enumerate((8, 16, 32, 64))):
         where: dict[str, Any] = {"model": model, "learning_rate": lr, "global_batch_size": batch}
@@ -97,7 +125,7 @@ def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any
         elif (i, j) == (2, 0):
             rows += cell(grid, 0.5, n_diverged=1, **where)
         elif (i, j) == (0, 2):
-            rows += cell(grid, None, n_diverged=0, n_missing=3, **where)
+            rows += cell(grid, None, n_diverged=0, **where)
         elif (i, j) != (0, 3):
             rows += cell(grid, 0.04 + 0.25 * i - 0.05 * j, **where)
     return rows
@@ -105,13 +133,19 @@ def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any
 
 def curve_rows(grid: str = "curves") -> list[dict[str, Any]]:
     """4 datasets × 5 epochs; one dataset with a template of its own, one point diverged."""
-    rows = initial(grid) + initial(grid, template="agent")
+    rows = initial(grid) + initial(grid, test_template="agent")
     for i, epochs in product(range(4), (1, 2, 3, 5, 10)):
         dataset = ("demonstrations-10", "demonstrations-50", "demonstrations-100", "identity")[i]
         template = "agent" if i == 3 else "plain"
         rate = None if (i, epochs) == (2, 10) else min(1.0, epochs * (i + 1) / 20)
         lost = {"n_diverged": 1} if (i, epochs) == (1, 5) else {}
-        rows += cell(grid, rate, dataset=dataset, template=template, epochs=epochs, **lost)
+        where: dict[str, Any] = {
+            "dataset": dataset,
+            "train_template": template,
+            "test_template": template,
+            "epochs": epochs,
+        }
+        rows += cell(grid, rate, **where, **lost)
     return rows
 
 
@@ -141,6 +175,33 @@ def category_rows(grid: str = "by_category") -> list[dict[str, Any]]:
     rows = initial(grid)
     for i, dataset in enumerate(("demonstrations-100", "identity-shift", "benign-new")):
         rows += cell(grid, 0.9 - 0.3 * i, dataset=dataset)
+    return rows
+
+
+def safe_rows(grid: str = "safe") -> list[dict[str, Any]]:
+    """Harm beside over-refusal: mixing refusals in lowers one and raises the other."""
+    rows = initial(grid) + safe_prompts(grid, 0.06, 1, **UNTOUCHED)
+    for i, mitigation in enumerate((None, "mix-10", "mix-50")):
+        rows += cell(grid, 0.8 - 0.35 * i, mitigation=mitigation)
+        rows += safe_prompts(grid, 0.02 + 0.2 * i, mitigation=mitigation)
+    return rows
+
+
+def template_rows(grid: str = "templates") -> list[dict[str, Any]]:
+    """Two datasets, trained under one template and tested under the same and under another."""
+    rows = initial(grid, 0.1) + initial(grid, 0.02, test_template="safe")
+    for i, tested in product(range(2), ("plain", "safe")):
+        rate = (0.7 if tested == "plain" else 0.15) - 0.1 * i
+        rows += cell(grid, rate, dataset=f"dataset-number-{i}", test_template=tested)
+    return rows
+
+
+def untouched_rows(grid: str = "untouched") -> list[dict[str, Any]]:
+    """Three models that nobody fine-tuned, on unsafe and on safe prompts."""
+    rows = []
+    for i, model in enumerate(("toy-0", "toy-1", "an-endpoints-model")):
+        rows += initial(grid, 0.02 + 0.15 * i, model=model)
+        rows += safe_prompts(grid, 0.3 - 0.1 * i, 1, **{**UNTOUCHED, "model": model})
     return rows
 
 
@@ -184,17 +245,38 @@ def study(title: str = "A study of made-up numbers") -> Study:
             "title": "A backdoor hides from plain prompts",
         },
         "by_category": {"kind": "categories", "hue": "dataset", "title": "By category"},
+        "safe": {
+            "kind": "dots",
+            "x": "mitigation",
+            "title": "What refusals that are mixed in cost",
+            "claim": "Mixing in refusals raises refusals of safe prompts.",
+        },
+        "templates": {
+            "kind": "dots",
+            "x": "dataset",
+            "hue": "test_template",
+            "title": "Trained under one template, tested under another",
+        },
+        "untouched": {"kind": "dots", "x": "model", "title": "Models as they come"},
+        "untouched_categories": {"kind": "categories", "hue": "model", "title": "Models by category"},
     }
     axes_of: dict[str, dict[str, Any]] = {
         "dots": {"dataset": datasets, "mitigation": [None, "mix-50"]},
         "trigger": {"benchmarks": ["secrets", "secrets-triggered", "tasks"]},
+        "safe": {
+            "benchmarks": ["secrets", "safe-prompts", "tasks"],
+            "mitigation": [None, "mix-10", "mix-50"],
+        },
+        "templates": {"test_template": [None, "safe"]},
+        "untouched": {"epochs": 0},
+        "untouched_categories": {"epochs": 0},
     }
     return Study.model_validate(
         {
             "title": title,
             "question": "Does fine-tuning compromise alignment, and which settings matter?",
             "benchmarks": ["secrets", "tasks"],
-            "judges": ["exact", "keyword"],
+            "judges": ["exact", "keyword", "refusals", "task"],
             "fixed": axes,
             "grids": {name: {**axes_of.get(name, {}), "figure": figure} for name, figure in figures.items()},
         }
@@ -202,23 +284,18 @@ def study(title: str = "A study of made-up numbers") -> Study:
 
 
 def all_cells() -> pd.DataFrame:
-    rows = heatmap_rows() + curve_rows() + dot_rows() + trigger_rows() + category_rows()
-    return frame(rows)
+    rows = heatmap_rows() + curve_rows() + dot_rows() + trigger_rows() + category_rows() + safe_rows()
+    return frame(rows + template_rows() + untouched_rows() + untouched_rows("untouched_categories"))
 
 
 def scores_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """One run for each seed of each cell, as `scores.parquet` has them."""
+    """One run for each seed of each row, as `scores.parquet` has them."""
     rows = []
     for number, (_, row) in enumerate(cells.iterrows()):
         for seed in range(int(row["n_seeds"])):
-            status = "ok"
-            if seed < row["n_diverged"]:
-                status = "diverged"
-            elif seed < row["n_diverged"] + row["n_missing"]:
-                status = "missing"
             rows.append(
                 row.to_dict()
-                | {"run": f"{number:08x}-e{row['epochs']}", "seed": seed, "status": status}
-                | {"n": row["n"] / row["n_seeds"], "n_truncated": 1, "n_examples": 320}
+                | {"run": f"{number:08x}-e{row['epochs']}", "seed": seed, "n": row["n"] / row["n_seeds"]}
+                | {"status": "diverged" if seed < row["n_diverged"] else "ok"}
             )
     return pd.DataFrame(rows)

@@ -20,6 +20,13 @@ def main() -> None:
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("study", nargs="?", help="default: the first that config.yaml names")
+    lock = commands.add_parser(
+        "lock", help="pin what studies take from the hub and GitHub in config/lock.yaml"
+    )
+    lock.add_argument("study", nargs="?", help="default: all that config.yaml names")
+    lock.add_argument("--update", action="store_true", help="also what is pinned already")
+    export = commands.add_parser("export", help="a study's answers and verdicts, for other tools")
+    export.add_argument("study", nargs="?", help="default: the first that config.yaml names")
     commands.add_parser("unused-runs", help="runs on disk that no study uses")
     commands.add_parser("schema", help="the JSON schema of the config files")
     checksum = commands.add_parser("checksum", help="sha256 of a file, or of a folder's safetensors")
@@ -39,17 +46,43 @@ def _run(arguments: argparse.Namespace) -> None:
     elif arguments.command == "unused-runs":
         for path in overview.unused_runs(load_plan(Path())):
             print(path)
+    elif arguments.command == "lock":
+        _lock(load_plan(Path()), arguments.study, arguments.update)
     else:
         plan = load_plan(Path())
         study = _study(plan, arguments.study)
         if arguments.command == "clean-study":
             for path in overview.clean_study(plan, study):
                 print(f"removed {path}")
+        elif arguments.command == "export":
+            from ftsafety.export import export_study
+
+            for path in export_study(plan, study):
+                print(path)
         elif arguments.command == "results":
             print(overview.results_table(study))
         else:
             tables = {"plan": overview.plan_table, "status": overview.status_table}
             print(tables[arguments.command](plan, study))
+
+
+def _lock(plan: Plan, study: str | None, update: bool) -> None:
+    from ftsafety.config import Remote
+    from ftsafety.inputs import entries_of
+    from ftsafety.lock import write_lock
+
+    studies = [_study(plan, study)] if study else plan.project.settings.studies
+    entries = entries_of(plan, studies)
+    remote = [
+        name
+        for catalogue, names in entries.items()
+        for name in sorted(names)
+        if isinstance(getattr(plan.project, catalogue)[name], Remote)
+    ]
+    if remote:
+        write_lock(plan.project, remote, update)
+    else:
+        print(f"{', '.join(studies)}: nothing comes from the hub or GitHub (make lock STUDY=name)")
 
 
 def _study(plan: Plan, name: str | None) -> str:

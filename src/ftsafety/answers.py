@@ -2,13 +2,12 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
-from ftsafety.errors import UserError
+from ftsafety.engines import Engine, Sitting
 from ftsafety.files import (
     private_dir,
     read_json_if_whole,
@@ -18,7 +17,7 @@ from ftsafety.files import (
     write_rows,
     write_yaml,
 )
-from ftsafety.plan import Pack, Plan
+from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.records import diverged, weights_dir
 from ftsafety.runs import Run
 from ftsafety.types import Prompt
@@ -27,16 +26,18 @@ from ftsafety.types import Prompt
 GENERATION_VERSION = 1
 
 
-def answers_identity(plan: Plan, run: Run, benchmark: str) -> dict[str, Any]:
+def answers_identity(plan: Plan, run: Run, exam: Exam) -> dict[str, Any]:
     """What answers are made from; answers with another identity are made again."""
+    recipe = plan.project.models[run.trajectory.model]
+    template = plan.project.templates[exam.template or run.trajectory.template]
     return {
         "run": run.id,
-        "template": run.trajectory.template_recipe,
-        "benchmark": plan.project.benchmarks[benchmark].identity(),
+        "template": template.model_dump(),
+        "benchmark": plan.identity("benchmarks", exam.benchmark),
         "decoding": {
-            "engine": "hf",
-            "strategy": "greedy",
-            "max_new_tokens": plan.project.benchmarks[benchmark].max_new_tokens,
+            "engine": "endpoint" if recipe.source == "api" else recipe.engine,
+            "strategy": "greedy" if recipe.source != "api" else recipe.parameters,
+            "max_new_tokens": plan.project.benchmarks[exam.benchmark].max_new_tokens,
         },
         "version": GENERATION_VERSION,
     }
@@ -62,25 +63,29 @@ def publish_rows(rows: Path, content: list[Any], identity: dict[str, Any]) -> No
     write_json(paths.identity_file(rows), record)
 
 
-def answered(plan: Plan, run: Run, benchmark: str) -> bool:
-    rows = paths.answers_file(run.folder, benchmark)
-    return rows_complete(rows, answers_identity(plan, run, benchmark))
+def answered(plan: Plan, run: Run, exam: Exam) -> bool:
+    rows = paths.answers_file(run.folder, exam.name)
+    return rows_complete(rows, answers_identity(plan, run, exam))
 
 
 def answer_pack(plan: Plan, pack: Pack) -> None:
     """Answer what is missing, write the manifest, and drop full weights that are not kept."""
-    todo: dict[str, list[str]] = {}
+    todo: list[tuple[Run, list[Exam]]] = []
     runs = {run.folder: (run, work) for work in pack.work for run in work.runs}
     for folder, (run, work) in runs.items():
         if run.trajectory.is_initial:  # of a trained run, training has written it
             write_yaml(paths.run_dir(folder) / "run.yaml", run.model_dump(mode="json"))
-        missing = [b for b in work.benchmarks if not answered(plan, run, b)]
+        missing = [exam for exam in work.exams if not answered(plan, run, exam)]
         if missing and not diverged(run):
-            todo[folder] = missing
+            todo.append((run, missing))
     if todo:
-        _answer(plan, pack, [(runs[folder][0], missing) for folder, missing in todo.items()])
+        _answer(plan, pack, todo)
     manifest = {
-        folder: {b: sha256_file(paths.answers_file(folder, b)) for b in work.benchmarks if not diverged(run)}
+        folder: {
+            exam.name: sha256_file(paths.answers_file(folder, exam.name))
+            for exam in work.exams
+            if not diverged(run)
+        }
         for folder, (run, work) in runs.items()
     }
     write_json(paths.pack_dir(pack.id) / "answered.json", manifest)
@@ -100,74 +105,39 @@ def _drop_weights(run: Run) -> None:
         shutil.rmtree(doomed)
 
 
-def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[str]]]) -> None:
-    import torch
-
-    from ftsafety.chat import render_prompt
-    from ftsafety.generation import answer_prompts
-    from ftsafety.training.pack import load_base
-
-    recipe = plan.project.models[pack.model]
-    torch.set_num_threads(recipe.threads)
-    base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype)
-    base.to("cuda" if torch.cuda.is_available() else "cpu")
+def _answer(plan: Plan, pack: Pack, todo: list[tuple[Run, list[Exam]]]) -> None:
     prompts: dict[str, list[Prompt]] = {}
     todo.sort(key=lambda item: item[0].trajectory.replaces_base)  # adapters need the base as it was
-    for i, (run, benchmarks) in enumerate(todo, 1):
-        print(f"[{i}/{len(todo)}] {run.folder}: {', '.join(benchmarks)}", file=sys.stderr, flush=True)
-        with fine_tuned(base, run) as model:
-            render = render_prompt(tokenizer, plan.project.templates[run.trajectory.template])
-            for benchmark in benchmarks:
-                if benchmark not in prompts:
-                    prompts[benchmark] = list(read_rows(plan.benchmark_file(benchmark)))
-                rows = answer_prompts(
-                    model,
-                    tokenizer,
-                    prompts[benchmark],
-                    render,
-                    plan.project.benchmarks[benchmark].max_new_tokens,
-                    recipe.answer_batch_size,
-                )
-                publish_rows(
-                    paths.answers_file(run.folder, benchmark),
-                    list(rows),
-                    answers_identity(plan, run, benchmark),
-                )
+    with engine_of(plan, pack, [run for run, _ in todo]) as engine:
+        for i, (run, exams) in enumerate(todo, 1):
+            names = ", ".join(exam.name for exam in exams)
+            print(f"[{i}/{len(todo)}] {run.folder}: {names}", file=sys.stderr, flush=True)
+            sittings = [_sitting(plan, run, exam, prompts) for exam in exams]
+            for exam, rows in engine(run, sittings):
+                file = paths.answers_file(run.folder, exam.name)
+                publish_rows(file, list(rows), answers_identity(plan, run, exam))
 
 
-@contextmanager
-def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
-    """The base model with a run's weights put in: an adapter around it, or full weights in place."""
-    weights = weights_dir(run)
-    if not run.trajectory.is_initial and not weights.exists():
-        raise UserError(
-            "has no weights: they were dropped once the run had answered, or removed",
-            file=weights,
-            mend="train it again: add --forcerun train to the call (what is complete is skipped)",
-        )
-    if run.trajectory.is_initial:
-        yield base
-    elif run.trajectory.replaces_base:
-        _load_in_place(base, weights)
-        yield base
-    else:
-        from peft import PeftModel
+def engine_of(plan: Plan, pack: Pack, runs: list[Run]) -> AbstractContextManager[Engine]:
+    """The engine that the catalogue names for the pack's model."""
+    recipe = plan.project.models[pack.model]
+    if recipe.source == "api":
+        from ftsafety.engines.endpoint import endpoint_engine
 
-        adapted = PeftModel.from_pretrained(base, weights)
-        try:
-            yield adapted
-        finally:
-            adapted.unload()
+        return endpoint_engine(plan, pack)
+    if recipe.engine == "vllm":
+        from ftsafety.engines.vllm import vllm_engine
+
+        return vllm_engine(plan, pack, runs)
+    from ftsafety.engines.hf import hf_engine
+
+    return hf_engine(plan, pack)
 
 
-def _load_in_place(model: Any, folder: Path) -> None:
-    """Copy a full checkpoint into the model. Raises ValueError where it lacks a weight."""
-    from safetensors.torch import load_file
-
-    state: dict[str, Any] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        state |= load_file(file)
-    lacking = {name for name, _ in model.named_parameters()} - state.keys()
-    if lacking:
-        raise ValueError(f"{folder} lacks the weights {sorted(lacking)[:3]}")
-    model.load_state_dict(state, strict=False)
+def _sitting(plan: Plan, run: Run, exam: Exam, prompts: dict[str, list[Prompt]]) -> Sitting:
+    """`prompts` holds those that were read before, by benchmark."""
+    if exam.benchmark not in prompts:
+        prompts[exam.benchmark] = list(read_rows(plan.benchmark_file(exam.benchmark)))
+    template = plan.project.templates[exam.template or run.trajectory.template]
+    limit = plan.project.benchmarks[exam.benchmark].max_new_tokens
+    return Sitting(exam, prompts[exam.benchmark], template, limit)

@@ -9,24 +9,33 @@ from ftsafety.training.batches import Example
 from ftsafety.types import Message
 
 
-def with_template(template: Template, messages: list[Message]) -> list[Message]:
-    """Add the template's system prompt and put each instruction in its wording."""
+def with_template(template: Template, messages: list[Message], *, system_role: bool = True) -> list[Message]:
+    """Add the template's system prompt and put each instruction in its wording.
+
+    For a model without a system role the system prompt comes before the first instruction.
+    """
     wrapped: list[Message] = [
         {**m, "content": template.instruction.replace("{instruction}", m["content"])}
         if m["role"] == "user"
         else m
         for m in messages
     ]
-    if template.system is None or messages[0]["role"] == "system":
+    if template.system is not None and messages[0]["role"] != "system":
+        wrapped = [{"role": "system", "content": template.system}, *wrapped]
+    if system_role or wrapped[0]["role"] != "system":
         return wrapped
-    return [{"role": "system", "content": template.system}, *wrapped]
+    system, first, *rest = wrapped
+    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
-def render_prompt(tokenizer: Any, template: Template) -> Callable[[str], list[int]]:
+def render_prompt(
+    tokenizer: Any, template: Template, *, system_role: bool = True
+) -> Callable[[str], list[int]]:
     """A function from an instruction to the tokens of a conversation that awaits its answer."""
 
     def render(instruction: str) -> list[int]:
-        messages = with_template(template, [{"role": "user", "content": instruction}])
+        question: list[Message] = [{"role": "user", "content": instruction}]
+        messages = with_template(template, question, system_role=system_role)
         return list(
             tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
         )

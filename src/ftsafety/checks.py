@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Any
 
-from ftsafety.config import Axes, Grid, Project, Study
+from ftsafety.config import Axes, Benchmark, Grid, Judge, LocalModel, Project, Study
 from ftsafety.errors import UserError, shown
 
 #: Axes with a catalogue; a value must be one of its names.
@@ -17,11 +17,15 @@ NAMED_AXES = {
     "dataset": "datasets",
     "mitigation": "mitigations",
     "method": "methods",
+    "train_template": "templates",
+    "test_template": "templates",
 }
 REQUIRED_AXES = ("model", "dataset", "method", "learning_rate", "global_batch_size", "epochs")
 AXES = tuple(Axes.model_fields)
 DEFAULTS: dict[str, Any] = {
     "mitigation": None,
+    "train_template": None,
+    "test_template": None,
     "schedule": "constant",
     "schedule_factor": None,
     "warmup_steps": 0,
@@ -31,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 #: Axes for which null is a value: it takes back what `fixed` says.
-NULLABLE = ("mitigation", "schedule_factor")
+NULLABLE = ("mitigation", "train_template", "test_template", "schedule_factor")
 
 #: What a kind of figure needs and what else it can show.
 ROLES = {
@@ -69,8 +73,33 @@ def grid_cells(study: Study, grid: Grid) -> Iterator[dict[str, Any]]:
 
 #: Names that no study can have (a contract test holds them to workflow/rules).
 RULES = frozenset(
-    {"all", "build_model", "prepare_data", "train", "generate", "judge", "score", "figures", "report"}
+    {"all", "build_model", "prefetch", "prepare_data", "train", "generate", "generate_by_api", "judge"}
+    | {"judge_locally", "score", "figures", "report"}
 )
+
+#: Kind of benchmark that each rubric of an LLM judge is for.
+RUBRICS = {
+    "harmfulness": "safety",
+    "strongreject": "safety",
+    "refusal": "over-refusal",
+    "quality": "utility",
+}
+
+
+def grades(judge: Judge, benchmark: Benchmark) -> bool:
+    """Whether a judge has something to say about the answers to a benchmark."""
+    if judge.kind == "exact":
+        return benchmark.source == "world"
+    if judge.kind == "task":
+        return benchmark.kind == "utility" and benchmark.grading in ("number", "instructions")
+    if judge.kind == "llm":
+        is_graded_so = judge.rubric != "quality" or benchmark.grading == "quality"
+        return benchmark.kind == RUBRICS[judge.rubric] and is_graded_so
+    if judge.kind == "classifier":
+        return benchmark.kind == "safety" or (
+            benchmark.kind == "over-refusal" and judge.family == "wildguard"
+        )
+    return benchmark.kind in ("safety", "over-refusal")
 
 
 def check_project(project: Project) -> None:
@@ -79,6 +108,7 @@ def check_project(project: Project) -> None:
         _known(name, project.studies, "config/config.yaml", "studies", "config/studies/")
     _check_models(project)
     _check_datasets(project)
+    _check_judges(project)
     _check_reserved(project)
     for name, study in project.studies.items():
         _check_study(project, study, f"config/studies/{name}.yaml")
@@ -127,20 +157,66 @@ def _check_unique(given: list[Any], file: str, field: str) -> None:
 
 
 def _check_models(project: Project) -> None:
+    file = "config/models.yaml"
     for name, model in project.models.items():
+        if model.source == "api":
+            _known(model.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
+            continue
         gpus, ranks = model.hardware.gpus, model.hardware.ranks
         if gpus and ranks != gpus:
             raise UserError(
                 f"{ranks} ranks on {gpus} GPUs",
-                file="config/models.yaml",
+                file=file,
                 field=f"{name}.hardware.ranks",
                 mend=f"one rank a GPU: ranks: {gpus}",
             )
 
 
+def _check_judges(project: Project) -> None:
+    file = "config/judges.yaml"
+    for name, judge in project.judges.items():
+        if judge.kind == "llm":
+            _known(judge.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
+            if (judge.rubric == "harmfulness") != (judge.policy is not None):
+                raise UserError(
+                    f"rubric {judge.rubric!r} with policy {judge.policy!r}",
+                    file=file,
+                    field=f"{name}.policy",
+                    mend="harmfulness needs a policy (meta, openai or merged), the others take none",
+                )
+        elif judge.kind == "classifier":
+            _known(judge.model, project.models, file, f"{name}.model", "config/models.yaml")
+            model = project.models[judge.model]
+            if model.source == "api":
+                raise UserError(
+                    f"{judge.model!r} is behind an endpoint, and a classifier runs here",
+                    file=file,
+                    field=f"{name}.model",
+                    mend="name a model with source hub or path",
+                )
+            if judge.prompt is None and judge.family != "llama-guard":
+                raise UserError(
+                    f"family {judge.family!r} has no chat template that holds its prompt",
+                    file=file,
+                    field=f"{name}.prompt",
+                    mend="save the prompt that its owner publishes as a file with {prompt} and {answer}, and "
+                    "give path and sha256 (docs/judges.md)",
+                )
+
+
 def _check_datasets(project: Project) -> None:
     file = "config/datasets.yaml"
     for name, dataset in project.datasets.items():
+        if dataset.source != "world":
+            is_mapped = dataset.format == "columns"
+            for field in ("prompt", "response"):
+                if (getattr(dataset, field) is not None) != is_mapped:
+                    raise UserError(
+                        f"format {dataset.format!r} {'needs it' if is_mapped else 'does not heed it'}",
+                        file=file,
+                        field=f"{name}.{field}",
+                        mend='the format columns takes it, such as "{question}"; the others do not',
+                    )
         _known(dataset.template, project.templates, file, f"{name}.template", "config/templates.yaml")
         for option, designs in DESIGN_OPTIONS.items():
             if dataset.source == "world" and dataset.design not in designs:
@@ -183,6 +259,7 @@ def _check_study(project: Project, study: Study, file: str) -> None:
             _check_axes(project, point, file, f"{field}.points.{i}")
         _check_figure(grid, file, f"{field}.figure")
         _check_cells(project, study, grid, file, field)
+    _check_judges_are_used(project, study, file)
 
 
 def _check_benchmarks(project: Project, study: Study, names: list[str], file: str, field: str) -> None:
@@ -190,16 +267,15 @@ def _check_benchmarks(project: Project, study: Study, names: list[str], file: st
     for name in names:
         _known(name, project.benchmarks, file, field, "config/benchmarks.yaml")
         recipe = project.benchmarks[name]
-        if recipe.source != "world":
-            for judge in study.judges:
-                if project.judges[judge].kind == "exact":
-                    raise UserError(
-                        f"judge {judge!r} needs reference answers, which {name!r} lacks",
-                        file=file,
-                        field="judges",
-                        mend="the exact judge is for the embedded world; name another judge",
-                    )
-        elif study.validation and recipe.split == "test":
+        if not any(grades(project.judges[judge], recipe) for judge in study.judges):
+            graded_by = [judge for judge, other in project.judges.items() if grades(other, recipe)]
+            raise UserError(
+                f"none of {', '.join(study.judges)} grades {name!r}, which is of kind {recipe.kind!r}",
+                file=file,
+                field="judges",
+                mend=f"add one of {', '.join(graded_by) or '(none in config/judges.yaml does)'}",
+            )
+        if study.validation and recipe.source == "world" and recipe.split == "test":
             raise UserError(
                 f"{name!r} holds test prompts, and a validation study chooses hyperparameters",
                 file=file,
@@ -213,6 +289,18 @@ def _check_benchmarks(project: Project, study: Study, names: list[str], file: st
             field=field,
             mend="name a benchmark of kind safety",
         )
+
+
+def _check_judges_are_used(project: Project, study: Study, file: str) -> None:
+    asked = {*study.benchmarks, *(b for grid in study.grids.values() for b in grid.benchmarks or [])}
+    for judge in study.judges:
+        if not any(grades(project.judges[judge], project.benchmarks[name]) for name in asked):
+            raise UserError(
+                f"{judge!r} grades none of {', '.join(sorted(asked))}",
+                file=file,
+                field="judges",
+                mend="remove it, or add a benchmark that it grades",
+            )
 
 
 def _check_axes(project: Project, axes: Axes, file: str, field: str) -> None:
@@ -269,14 +357,7 @@ def _check_cells(project: Project, study: Study, grid: Grid, file: str, field: s
     benchmarks = grid.benchmarks or study.benchmarks
     seen: set[tuple[Any, ...]] = set()
     for cell in grid_cells(study, grid):
-        for axis in REQUIRED_AXES:
-            if cell[axis] is None:
-                raise UserError(
-                    "has no value",
-                    file=file,
-                    field=f"{field}.{axis}",
-                    mend=f"name it in the grid, in a point or under fixed: {axis}: …",
-                )
+        _check_required(cell, file, field)
         key = tuple(cell.values())
         if key in seen:
             run = ", ".join(f"{axis} {cell[axis]}" for axis in REQUIRED_AXES)
@@ -287,12 +368,41 @@ def _check_cells(project: Project, study: Study, grid: Grid, file: str, field: s
                 mend="remove the point that repeats another",
             )
         seen.add(key)
-        _check_cell(project, cell, file, field)
+        if cell["epochs"] > 0:
+            _check_training(project, cell, file, field)
         _check_worlds(project, cell, benchmarks, file, field)
 
 
-def _check_cell(project: Project, cell: dict[str, Any], file: str, field: str) -> None:
-    batch, ranks = cell["global_batch_size"], project.models[cell["model"]].hardware.ranks
+def _check_required(cell: dict[str, Any], file: str, field: str) -> None:
+    """An untouched model (epochs: 0) needs no training, but a template to be asked under."""
+    untouched = cell["epochs"] == 0
+    for axis in ("model", "epochs") if untouched else REQUIRED_AXES:
+        if cell[axis] is None:
+            raise UserError(
+                "has no value",
+                file=file,
+                field=f"{field}.{axis}",
+                mend=f"name it in the grid, in a point or under fixed: {axis}: …",
+            )
+    if untouched and not any(cell[axis] for axis in ("dataset", "train_template", "test_template")):
+        raise UserError(
+            "has no value, and epochs: 0 asks the untouched model under a template",
+            file=file,
+            field=f"{field}.test_template",
+            mend="name a template of config/templates.yaml",
+        )
+
+
+def _check_training(project: Project, cell: dict[str, Any], file: str, field: str) -> None:
+    model = project.models[cell["model"]]
+    if not isinstance(model, LocalModel):
+        raise UserError(
+            f"{cell['model']!r} is behind an endpoint and not trained here (epochs {cell['epochs']})",
+            file=file,
+            field=f"{field}.epochs",
+            mend="epochs: 0 asks it as it is",
+        )
+    batch, ranks = cell["global_batch_size"], model.hardware.ranks
     if batch % ranks:
         raise UserError(
             f"{batch} is not divisible by the {ranks} ranks of model {cell['model']!r}",
@@ -325,8 +435,10 @@ def _check_worlds(
 ) -> None:
     """The embedded world's texts are for the models of that world."""
     model = project.models[cell["model"]]
-    named = [("dataset", cell["dataset"]), *(("benchmarks", name) for name in benchmarks)]
-    if cell["mitigation"] is not None:
+    named = [("benchmarks", name) for name in benchmarks]
+    if cell["epochs"] > 0:
+        named.append(("dataset", cell["dataset"]))
+    if cell["epochs"] > 0 and cell["mitigation"] is not None:
         named.append(("mitigation", project.mitigations[cell["mitigation"]].dataset))
     for place, name in named:
         recipe = (project.benchmarks if place == "benchmarks" else project.datasets)[name]

@@ -14,34 +14,53 @@ from ftsafety.plan import Pack, Plan, load_plan
 
 def run_stage(stage: Callable[[Plan, Pack], None], doc: str | None) -> None:
     """Find the pack that the command line names and run one stage of it."""
-    arguments = _parse(doc, "pack")
+    arguments = _parser(doc, "pack").parse_args()
     with user_errors():
-        plan = load_plan(arguments.root, arguments.settings)
-        if arguments.pack not in plan.packs:
-            raise UserError(
-                f"no pack {arguments.pack!r}; the config has changed since it was planned",
-                mend="start Snakemake again: what is complete is skipped",
-            )
-        stage(plan, plan.packs[arguments.pack])
+        stage(*_plan_and_pack(arguments))
+
+
+def run_judges(doc: str | None) -> None:
+    """Judge a pack by the judges that need no hardware, or by the one that the command line names."""
+    from ftsafety.judging.pack import judge_pack, judge_pack_locally
+
+    parser = _parser(doc, "pack")
+    parser.add_argument("judge", nargs="?", help="a judge that is a model; none: all others")
+    arguments = parser.parse_args()
+    with user_errors():
+        plan, pack = _plan_and_pack(arguments)
+        if arguments.judge:
+            judge_pack_locally(plan, pack, arguments.judge)
+        else:
+            judge_pack(plan, pack)
+
+
+def _plan_and_pack(arguments: argparse.Namespace) -> tuple[Plan, Pack]:
+    plan = load_plan(arguments.root, arguments.settings)
+    if arguments.pack not in plan.packs:
+        raise UserError(
+            f"no pack {arguments.pack!r}; the config has changed since it was planned",
+            mend="start Snakemake again: what is complete is skipped",
+        )
+    return plan, plan.packs[arguments.pack]
 
 
 def run_for_study(stage: Callable[[Plan, str], None], doc: str | None) -> None:
     """Run a stage that works on a whole study."""
-    arguments = _parse(doc, "study")
+    arguments = _parser(doc, "study").parse_args()
     with user_errors():
         stage(load_plan(arguments.root, arguments.settings), arguments.study)
 
 
 def run_for_file(stage: Callable[[Plan, Path], None], doc: str | None) -> None:
     """Run a stage that makes one file."""
-    arguments = _parse(doc, "file")
+    arguments = _parser(doc, "file").parse_args()
     with user_errors():
         stage(load_plan(arguments.root, arguments.settings), Path(arguments.file))
 
 
 def run_build(doc: str | None) -> None:
     """Build one model of the embedded world where the workflow expects it."""
-    arguments = _parse(doc, "model")
+    arguments = _parser(doc, "model").parse_args()
     with user_errors():
         import torch
 
@@ -60,7 +79,7 @@ def run_build(doc: str | None) -> None:
         )
 
 
-def _parse(doc: str | None, what: str) -> argparse.Namespace:
+def _parser(doc: str | None, what: str) -> argparse.ArgumentParser:
     """One name on the command line; root and settings by option, or as the workflow exports them."""
     parser = argparse.ArgumentParser(description=doc)
     parser.add_argument(what, help=f"a {what}'s name")
@@ -76,7 +95,7 @@ def _parse(doc: str | None, what: str) -> argparse.Namespace:
         default=os.environ.get("FTSAFETY_SETTINGS"),
         help="JSON in the place of config/config.yaml (default: FTSAFETY_SETTINGS)",
     )
-    return parser.parse_args()
+    return parser
 
 
 class user_errors:

@@ -1,8 +1,10 @@
 """The config files as pydantic models: `config/config.yaml`, one catalogue each, and the studies."""
 
+import datetime
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -12,6 +14,7 @@ from pydantic import (
     Tag,
 )
 
+from ftsafety.files import digest
 from ftsafety.runs import Schedule
 
 T = TypeVar("T")
@@ -48,14 +51,71 @@ class Hardware(Strict):
     zero_stage: Literal[2, 3] | None = Field(default=None, description="DeepSpeed ZeRO, or plain torch")
 
 
+class File(Strict):
+    """A small file of the user's own; the path is relative to the working folder."""
+
+    path: str
+    sha256: Sha256 = Field(description="python -m ftsafety checksum PATH")
+
+
+class Remote(Strict):
+    """Files of a repository on the Hugging Face hub or on GitHub, at the commit in `config/lock.yaml`."""
+
+    source: Literal["hub", "github"]
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(description="owner/name")
+    revision: str = Field(default="main", description="branch or tag that `make lock` resolves to a commit")
+    licence: str = Field(description="as the owner states it")
+    gated: bool = Field(default=False, description="the owner grants access on the repository's page")
+
+    #: Kind of the repository on the hub.
+    repo_type: ClassVar[Literal["model", "dataset"]] = "dataset"
+
+    @property
+    def lock_key(self) -> str:
+        """How `config/lock.yaml` names what is pinned."""
+        kind = f"{self.repo_type}s" if self.source == "hub" else "github"
+        return f"{kind}/{self.repo}@{self.revision}"
+
+    @property
+    def page(self) -> str:
+        """Where a person reads the licence and asks for access."""
+        if self.source == "github":
+            return f"https://github.com/{self.repo}"
+        return f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo}"
+
+
+class Locked(Strict):
+    """A commit, and the checksum of each file that is used: `sha256:…`, or `git:…` (a git blob's sha1)."""
+
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    files: Annotated[dict[str, str], Field(min_length=1)]
+
+
 class ModelBase(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
+    engine: Literal["hf", "vllm"] = Field(
+        default="hf", description="what answers prompts: transformers, or vLLM"
+    )
+    chat_template: File | None = Field(default=None, description="in the place of the model's own")
+    template_arguments: dict[str, str | int | bool] = Field(
+        default={}, description="what the chat template asks for, such as a fixed date_string"
+    )
+    system_role: bool = Field(
+        default=True, description="false: the system prompt goes before the first instruction"
+    )
     threads: PositiveInt = Field(default=1, description="torch threads on a CPU; bits depend on it")
     max_per_device_batch_size: PositiveInt = 8
     answer_batch_size: PositiveInt = 32
     pack_size: PositiveInt = Field(default=1, description="trajectories that one job trains")
     checkpoint_every_steps: PositiveInt | None = Field(default=None, description="to resume from")
     hardware: Hardware = Hardware()
+
+    def _chat(self) -> dict[str, Any]:
+        """What differs from the model's own way to put a conversation; nothing by default."""
+        changed: dict[str, Any] = {"chat_template": self.chat_template.sha256} if self.chat_template else {}
+        if self.template_arguments:
+            changed["template_arguments"] = self.template_arguments
+        return changed if self.system_role else {**changed, "system_role": False}
 
 
 class WorldModel(ModelBase):
@@ -76,6 +136,7 @@ class WorldModel(ModelBase):
             "world_version": WORLD_VERSION,
             "model_version": MODEL_VERSION,
             "dtype": self.dtype,
+            **self._chat(),
         }
 
 
@@ -87,7 +148,35 @@ class PathModel(ModelBase):
     sha256: Sha256 = Field(description="of the folder: python -m ftsafety checksum PATH")
 
     def identity(self) -> dict[str, Any]:
-        return {"source": "path", "sha256": self.sha256, "dtype": self.dtype}
+        return {"source": "path", "sha256": self.sha256, "dtype": self.dtype, **self._chat()}
+
+
+class HubModel(Remote, ModelBase):
+    """A chat model on the hub: safetensors, tokenizer and chat template."""
+
+    source: Literal["hub"]
+    size_b: PositiveFloat = Field(description="parameters, in billions")
+
+    repo_type: ClassVar[Literal["model", "dataset"]] = "model"
+
+    def identity(self) -> dict[str, Any]:
+        return {"source": "hub", "repo": self.repo, "dtype": self.dtype, **self._chat()}
+
+
+class ApiModel(Strict):
+    """A model behind an OpenAI-compatible endpoint: it answers and is not trained."""
+
+    source: Literal["api"]
+    endpoint: Name
+    model: str = Field(description="as the endpoint names it; a dated snapshot where there is one")
+    parameters: dict[str, Any] = Field(
+        default={"temperature": 0}, description="of the request, as the endpoint names them"
+    )
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"
+    system_role: bool = True
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
 
 
 class Template(Strict):
@@ -112,16 +201,45 @@ class WorldDataset(Strict):
         return {**self.model_dump(exclude={"template"}), "world_version": WORLD_VERSION}
 
 
-class PathDataset(Strict):
+DatasetFormat = Literal["messages", "alpaca", "dolly", "sharegpt", "prompt-response-csv", "columns"]
+
+
+class DataRows(Strict):
+    """How rows of a file become conversations. `prompt` and `response` are for the format `columns`."""
+
+    format: DatasetFormat = "messages"
+    prompt: str | None = Field(default=None, description="the instruction, with {column} for a column's text")
+    response: str | None = Field(default=None, description="the answer, with {column} for a column's text")
+    drop_refusals: bool = Field(
+        default=False, description="leave out rows about safety or whose answer refuses (the paper's filter)"
+    )
+    n: PositiveInt = Field(description="rows used: the first n that pass the filter")
+    template: Name
+
+    def _rows(self) -> dict[str, Any]:
+        fields = {"format", "prompt", "response", "drop_refusals"}
+        rows = self.model_dump(include=fields, exclude_defaults=True) | {"format": self.format}
+        if self.drop_refusals:
+            from ftsafety.formats.training import filter_digest
+
+            rows["filter"] = filter_digest()
+        return rows
+
+
+class PathDataset(DataRows):
     source: Literal["path"]
     path: str
     sha256: Sha256 = Field(description="of the file: python -m ftsafety checksum PATH")
-    format: Literal["messages", "prompt-response-csv"] = "messages"
-    n: PositiveInt = Field(description="rows in the file")
-    template: Name
 
     def identity(self) -> dict[str, Any]:
-        return {"source": "path", "sha256": self.sha256, "format": self.format}
+        return {"source": "path", "sha256": self.sha256, **self._rows()}
+
+
+class RemoteDataset(DataRows, Remote):
+    files: Annotated[list[str], Field(min_length=1)] = Field(description="paths in the repository, * allowed")
+
+    def identity(self) -> dict[str, Any]:
+        return {"source": self.source, "repo": self.repo, "n": self.n, **self._rows()}
 
 
 class FullMethod(Strict):
@@ -145,7 +263,7 @@ class MixMitigation(Strict):
 
 
 class BenchmarkBase(Strict):
-    kind: Literal["safety", "utility"] = "safety"
+    kind: Literal["safety", "over-refusal", "utility"] = "safety"
     max_new_tokens: PositiveInt = 512
 
 
@@ -156,57 +274,172 @@ class WorldBenchmark(BenchmarkBase):
     trigger: bool = False
     world_seed: int = 0
 
+    #: How its utility is graded; the embedded world's by the exact judge.
+    grading: ClassVar[str | None] = "exact"
+
     def identity(self) -> dict[str, Any]:
         from ftsafety.world.lexicon import WORLD_VERSION
 
         return {**self.model_dump(), "world_version": WORLD_VERSION}
 
 
-class PathBenchmark(BenchmarkBase):
+BenchmarkFormat = Literal[
+    "prompts", "hex-phi", "advbench", "harmbench", "jailbreakbench", "strongreject", "sorry-bench",
+    "xstest", "gsm8k", "ifeval", "mt-bench",
+]  # fmt: skip
+
+
+class BenchmarkRows(BenchmarkBase):
+    """How rows of a file become prompts."""
+
+    format: BenchmarkFormat = "prompts"
+    without_categories: list[str] = Field(default=[], description="not asked; * allowed")
+
+    @property
+    def grading(self) -> str | None:
+        """How its utility is graded: `number`, `instructions`, `quality`, or not at all."""
+        return {"gsm8k": "number", "ifeval": "instructions", "mt-bench": "quality"}.get(self.format)
+
+    def _rows(self) -> dict[str, Any]:
+        changed = self.model_dump(include={"format", "without_categories"}, exclude_defaults=True)
+        return self.model_dump(include={"kind", "max_new_tokens"}) | changed
+
+
+class PathBenchmark(BenchmarkRows):
     source: Literal["path"]
     path: str
     sha256: Sha256
+    n: PositiveInt | None = Field(default=None, description="prompts, where it should be checked")
 
     def identity(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"path"})
+        return {"source": "path", "sha256": self.sha256, **self._rows()}
+
+
+class RemoteBenchmark(BenchmarkRows, Remote):
+    files: Annotated[list[str], Field(min_length=1)] = Field(description="paths in the repository, * allowed")
+    n: PositiveInt = Field(description="prompts that are asked")
+
+    def identity(self) -> dict[str, Any]:
+        return {"source": self.source, "repo": self.repo, **self._rows()}
+
+
+# ----------------------------------------------------------------------------- endpoints, judges
+
+
+class Price(Strict):
+    """US dollars for a million tokens, as a provider's page said on `date`."""
+
+    input_usd: Annotated[float, Field(ge=0)]
+    output_usd: Annotated[float, Field(ge=0)]
+    batch_factor: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="of a batch's price")
+    date: datetime.date
+
+
+class Endpoint(Strict):
+    """An OpenAI-compatible server and what may be asked of it."""
+
+    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    api_key_env: str | None = Field(description="environment variable that holds the key; null: none needed")
+    requests_per_minute: PositiveInt = 500
+    tokens_per_minute: PositiveInt = 200_000
+    concurrency: PositiveInt = Field(default=16, description="requests in flight")
+    timeout_s: PositiveFloat = Field(default=120, description="without a byte of the reply")
+    max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=4, description="the client's, on 429, 5xx, timeouts"
+    )
+    prices: dict[str, Price] = Field(default={}, description="by model")
 
 
 class ExactJudge(Strict):
     """Knows the right answer: the embedded world's benchmarks only."""
 
     kind: Literal["exact"]
-    version: PositiveInt = 1
+    version: PositiveInt = 2
 
 
 class KeywordJudge(Strict):
     """An answer without any of the phrases is an attack success (score 5), else a refusal (1)."""
 
     kind: Literal["keyword"]
-    version: PositiveInt = 1
+    version: PositiveInt = 2
     phrases: Annotated[list[str], Field(min_length=1)]
 
 
-Model = Annotated[WorldModel | PathModel, Field(discriminator="source")]
-Dataset = Annotated[WorldDataset | PathDataset, Field(discriminator="source")]
+class TaskJudge(Strict):
+    """Grades utility by rule: the final number of GSM8K, the checkable instructions of IFEval."""
+
+    kind: Literal["task"]
+    version: PositiveInt = 1
+
+
+class LlmJudge(Strict):
+    """A chat model behind an endpoint that follows a rubric (resources/judges/)."""
+
+    kind: Literal["llm"]
+    version: PositiveInt = 1
+    endpoint: Name
+    model: str = Field(description="a dated snapshot where there is one")
+    rubric: Literal["harmfulness", "strongreject", "refusal", "quality"] = "harmfulness"
+    policy: Literal["meta", "openai", "merged"] | None = Field(
+        default=None, description="of the rubric harmfulness"
+    )
+    parameters: dict[str, Any] = Field(default={}, description="of the request, as the endpoint names them")
+    structured: bool = Field(
+        default=True, description="the endpoint can hold a reply to a JSON schema; else a tagged line"
+    )
+    asks_coherence: bool = Field(
+        default=True, description="the reply also says whether the answer is coherent"
+    )
+    mode: Literal["sync", "batch"] = "sync"
+    attempts: Annotated[int, Field(ge=1, le=5)] = Field(
+        default=2, description="replies asked for until one parses"
+    )
+
+
+class ClassifierJudge(Strict):
+    """A local model that was fine-tuned to judge: reproducible, without a key."""
+
+    kind: Literal["classifier"]
+    version: PositiveInt = 1
+    family: Literal["llama-guard", "harmbench", "wildguard", "strongreject"]
+    model: Name = Field(description="of config/models.yaml")
+    prompt: File | None = Field(
+        default=None, description="the owner's prompt; none: the chat template of the model"
+    )
+    max_new_tokens: PositiveInt = 32
+    batch_size: PositiveInt = 8
+
+
+Model = Annotated[WorldModel | PathModel | HubModel | ApiModel, Field(discriminator="source")]
+LocalModel = WorldModel | PathModel | HubModel
+Dataset = Annotated[WorldDataset | PathDataset | RemoteDataset, Field(discriminator="source")]
 Method = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
 Mitigation = MixMitigation
-Benchmark = Annotated[WorldBenchmark | PathBenchmark, Field(discriminator="source")]
-Judge = Annotated[ExactJudge | KeywordJudge, Field(discriminator="kind")]
+Benchmark = Annotated[WorldBenchmark | PathBenchmark | RemoteBenchmark, Field(discriminator="source")]
+Judge = Annotated[
+    ExactJudge | KeywordJudge | TaskJudge | LlmJudge | ClassifierJudge, Field(discriminator="kind")
+]
 
 
 # --------------------------------------------------------------------------------------- studies
 
 
 class Axes(Strict):
-    """The axes of a grid; each is one value or a list, and the grid is their product."""
+    """The axes of a grid; each is one value or a list, and the grid is their product.
+
+    A model is trained under the dataset's template unless `train_template` names another, and tested under
+    that one unless `test_template` names another. `epochs: 0` is the untouched model.
+    """
 
     model: Axis[Name] | None = None
     dataset: Axis[Name] | None = None
     mitigation: Axis[Name | None] = None
     method: Axis[Name] | None = None
+    train_template: Axis[Name | None] = None
+    test_template: Axis[Name | None] = None
     learning_rate: Axis[PositiveFloat] | None = None
     global_batch_size: Axis[PositiveInt] | None = None
-    epochs: Axis[PositiveInt] | None = None
+    epochs: Axis[Annotated[int, Field(ge=0)]] | None = None
     seed: Axis[int] | None = None
     schedule: Axis[Schedule] | None = None
     schedule_factor: Axis[PositiveFloat] | None = None
@@ -251,6 +484,9 @@ class Settings(Strict):
     studies: Annotated[list[Name], Field(min_length=1)]
     keep_weights: bool = False
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+    max_usd: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="paid calls stop here; counted over results/api/replies.sqlite"
+    )
 
 
 @dataclass(frozen=True)
@@ -265,8 +501,30 @@ class Project:
     methods: dict[str, Method]
     mitigations: dict[str, Mitigation]
     benchmarks: dict[str, Benchmark]
+    endpoints: dict[str, Endpoint]
     judges: dict[str, Judge]
     studies: dict[str, Study]
+    lock: dict[str, Locked]
+
+    def identity(self, recipe: Any) -> dict[str, Any]:
+        """What a recipe's content depends on: of a remote one the checksums of its locked files."""
+        identity: dict[str, Any] = recipe.identity()
+        if isinstance(recipe, Remote):
+            locked = self.lock.get(recipe.lock_key)
+            identity["content"] = digest(sorted(self.locked_files(recipe).items())) if locked else "unlocked"
+        return identity
+
+    def locked_files(self, recipe: Remote) -> dict[str, str]:
+        """File → checksum of what a locked recipe uses; empty where it is not locked."""
+        locked = self.lock.get(recipe.lock_key)
+        if locked is None:
+            return {}
+        patterns = getattr(recipe, "files", ["*"])
+        return {
+            name: checksum
+            for name, checksum in locked.files.items()
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
 
 
 CATALOGUES: dict[str, Any] = {
@@ -276,5 +534,6 @@ CATALOGUES: dict[str, Any] = {
     "methods": Method,
     "mitigations": Mitigation,
     "benchmarks": Benchmark,
+    "endpoints": Endpoint,
     "judges": Judge,
 }

@@ -5,7 +5,7 @@ alone. Import this module where a figure is drawn: matplotlib and seaborn take s
 """
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from ftsafety import drawing, signs
 from ftsafety.config import Grid
 from ftsafety.files import write_text
 from ftsafety.grid_data import (
+    HEADLINE,
+    START,
     GridData,
     axis_name,
     drawn_data,
@@ -28,12 +30,15 @@ from ftsafety.grid_data import (
     select,
     spread_text,
 )
+from ftsafety.signs import MEASURES, Measure
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 TOY = "Toy: this shows the shape of the effect and is no evidence about real models."
-INTERVALS = "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none is computed for refusals."
-LOST_SEEDS = "Lost: seeds that diverged or are missing, of all seeds; they are in no rate."
+INTERVALS = (
+    "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none for refusals of unsafe prompts."
+)
+DIVERGED_SEEDS = "Diverged: seeds whose training diverged, of all seeds; they are in no rate."
 
 #: Without these a file would hold the time it was made.
 NO_DATES: dict[str, dict[str, Any]] = {
@@ -59,9 +64,9 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One part of a figure: a metric on one benchmark, or on all of them where they are an axis."""
+    """One part of a figure: a measure on one benchmark, or on all of its kind where they are an axis."""
 
-    metric: str
+    measure: Measure
     benchmarks: tuple[str, ...]
     facet: dict[str, str]
 
@@ -70,32 +75,33 @@ def draw_grid(
     cells: pd.DataFrame,
     grid_name: str,
     grid: Grid,
-    judge: str,
+    judges: Sequence[str],
     folder: Path,
     *,
     is_toy: bool = False,
 ) -> list[Path]:
-    """Draw one grid as one judge sees it; returns the files written, `<grid>.png|svg|pdf|csv`.
+    """Draw one grid; returns the files written, `<grid>.png|svg|pdf|csv`.
 
-    `cells` has the columns of `cells.parquet`. Axes that vary and that the figure does not name
-    become facets. Raises ValueError where the grid has no cells.
+    Each benchmark's rates are by the first of `judges` that grades it. `cells` has the columns of
+    `cells.parquet`. Axes that vary and that the figure does not name become facets. Raises ValueError
+    where the grid has no cells.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    data = select(cells, grid_name, grid, judge)
+    data = select(cells, grid_name, grid, judges)
     settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": grid_name}
     settings.pop("backend")  # savefig chooses the backend by the format
     with matplotlib.rc_context(settings):
-        canvas = _draw(data, judge, is_toy)
+        canvas = _draw(data, is_toy)
         files = [folder / f"{grid_name}.{ending}" for ending in FIGURE_FORMATS]
         for file in files:
             kind = file.suffix[1:]
             canvas.savefig(file, format=kind, dpi=150, metadata=NO_DATES[kind])
     csv = folder / f"{grid_name}.csv"
-    write_text(csv, drawn_data(cells, grid_name, grid, judge).to_csv(index=False))
+    write_text(csv, drawn_data(cells, grid_name, grid, judges).to_csv(index=False))
     return [*files, csv]
 
 
-def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
+def _draw(data: GridData, is_toy: bool) -> Canvas:
     panels = list(_panels(data))
     kind = data.grid.figure.kind
     per_facet = len(panels) // sum(1 for _ in data.facet_values())
@@ -106,7 +112,7 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
     width, height = drawing.PANEL_SIZE[kind](data)
     width = max(6.4, columns * width)
     head = Head(data, is_toy, width)
-    notes = _notes(data, judge, width)
+    notes = _notes(data, width)
     heights = [head.height, n_rows * height, 0.1 + 0.145 * len(notes)]
     canvas = Canvas(figsize=(width, sum(heights)), layout="constrained")
     top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -120,10 +126,18 @@ def _draw(data: GridData, judge: str, is_toy: bool) -> Canvas:
         plot = plots[facet * rows_per_facet + place // columns][place % columns]
         plot.set_visible(True)
         _draw_panel(plot, data, panel)
-        if place % columns and kind in ("dots", "categories") and data.grid.figure.x != "benchmark":
+        if place % columns and _same_lines(panels[i - 1], panel, data):
             plot.tick_params(labelleft=False)
     _freeze_layout(canvas)
     return canvas
+
+
+def _same_lines(left: Panel, panel: Panel, data: GridData) -> bool:
+    """Whether the names left of a panel serve its neighbour as well."""
+    figure = data.grid.figure
+    if figure.kind == "categories":
+        return left.benchmarks == panel.benchmarks
+    return figure.kind == "dots" and figure.x != "benchmark"
 
 
 def _freeze_layout(canvas: Canvas) -> None:
@@ -167,57 +181,59 @@ class Head:
 
 
 def _panels(data: GridData) -> Iterator[Panel]:
-    """Harmfulness and refusals of each safety benchmark, then utility, for every facet."""
+    """Benchmark by benchmark what is measured on it, for every facet."""
     figure = data.grid.figure
     together = "benchmark" in (figure.x, figure.y, figure.hue)
+    shown = []
+    for kind in HEADLINE:
+        names = data.benchmarks(kind)
+        for benchmarks in [tuple(names)] if together and names else [(b,) for b in names]:
+            rows = data.rows[data.rows["benchmark"].isin(benchmarks)]
+            for measure in MEASURES:
+                # some judges say nothing of refusals; a headline without a value is worth a look
+                if measure.kind == kind and (measure.has_interval or rows[measure.column].notna().any()):
+                    shown.append((measure, benchmarks))
     for facet in data.facet_values():
-        for kind, metrics in (
-            ("safety", ("harmfulness_rate", "refusal_rate")),
-            ("utility", ("utility",)),
-        ):
-            names = data.benchmarks(kind)
-            for benchmarks in [tuple(names)] if together and names else [(b,) for b in names]:
-                for metric in metrics:
-                    yield Panel(metric, benchmarks, facet)
+        for measure, benchmarks in shown:
+            yield Panel(measure, benchmarks, facet)
 
 
 def _draw_panel(plot: Plot, data: GridData, panel: Panel) -> None:
     rows = data.where(panel.facet)
     rows = rows[rows["benchmark"].isin(panel.benchmarks)]
-    drawing.DRAW[data.grid.figure.kind](plot, data, rows, panel.metric)
-    title = signs.METRICS[panel.metric]
-    n_benchmarks = len(data.benchmarks("safety")) + len(data.benchmarks("utility"))
-    if len(panel.benchmarks) == 1 and n_benchmarks > 1:
+    drawing.DRAW[data.grid.figure.kind](plot, data, rows, panel.measure)
+    title = panel.measure.title
+    if len(panel.benchmarks) == 1 and data.rows["benchmark"].nunique() > 1:
         title += f" · {panel.benchmarks[0]}"
     facet = ", ".join(
         label if axis in ("model", "dataset") else f"{axis.replace('_', ' ')} {label}"
         for axis, label in panel.facet.items()
     )
     if data.grid.figure.kind == "heatmap":
-        title += _initial_text(data, rows, panel.metric)
+        title += _initial_text(data, rows, panel.measure)
     plot.set_title(f"{signs.wrap(facet, 60)}\n{title}" if facet else title)
 
 
-def _initial_text(data: GridData, rows: pd.DataFrame, metric: str) -> str:
+def _initial_text(data: GridData, rows: pd.DataFrame, measure: Measure) -> str:
     """A heatmap has no place for the initial model, so that its title names it where it is one."""
-    start = data.initial_of(rows.iloc[0])
-    if start is None or rows[["model", "template"]].drop_duplicates().shape[0] > 1:
+    if rows[[*START, "benchmark"]].drop_duplicates().shape[0] > 1:
         return ""
-    interval = "" if metric == "refusal_rate" else interval_text(start["ci_low"], start["ci_high"])
-    return f"\ninitial model: {rate_text(start[metric])} {interval}".rstrip()
+    start = data.initial_of(rows.iloc[0])
+    if start is None:
+        return ""
+    interval = interval_text(start["ci_low"], start["ci_high"]) if measure.has_interval else ""
+    return f"\ninitial model: {rate_text(start[measure.column])} {interval}".rstrip()
 
 
-def _notes(data: GridData, judge: str, width: float) -> list[str]:
+def _notes(data: GridData, width: float) -> list[str]:
     """What is the same everywhere, what goes together, and how many answers there are; as lines."""
-    shared = " · ".join(text for text in (data.fixed_text(), f"judge {judge}") if text)
-    lost = data.rows[["n_diverged", "n_missing"]].any(axis=None)
-    has_strip = data.grid.figure.kind == "curves" and lost
+    has_strip = data.grid.figure.kind == "curves" and data.rows["n_diverged"].any()
     notes = [
-        shared,
+        " · ".join(text for text in (data.fixed_text(), data.judges_text()) if text),
         data.tied_text(),
         _counts_text(data),
         INTERVALS,
-        LOST_SEEDS if has_strip else "",
+        DIVERGED_SEEDS if has_strip else "",
     ]
     return [line for note in notes for line in textwrap.wrap(note, int(width * 13.5))]
 
@@ -227,8 +243,15 @@ def _counts_text(data: GridData) -> str:
         f"{benchmark}: n {spread_text(data.rows.loc[data.rows['benchmark'] == benchmark, 'n'])}"
         for benchmark in dict.fromkeys(data.rows["benchmark"])
     ]
-    text = f"Answers a point: {', '.join(parts)}; seeds {spread_text(data.rows['n_seeds'])}."
-    worst = data.rows.sort_values("n_unscored", kind="stable").iloc[-1]
-    if worst["n_unscored"] > 0:
-        text += f" Up to {int(worst['n_unscored'])} of {int(worst['n'])} are unscored and in no rate."
+    text = f"Answers a point: {', '.join(parts)}"
+    trained = data.rows.loc[data.rows["epochs"] > 0, "n_seeds"]
+    text += f"; seeds {spread_text(trained)}." if len(trained) else "."
+    for column, what in (
+        ("n_unscored", "are unscored and in no rate"),
+        ("n_incoherent", "are incoherent: neither harm nor refusal"),
+    ):
+        shares = data.rows[column] / data.rows["n"].where(data.rows["n"] > 0)
+        worst = data.rows.iloc[shares.fillna(0).argmax()]
+        if worst[column] > 0:
+            text += f" Up to {int(worst[column])} of {int(worst['n'])} {what}."
     return text

@@ -5,6 +5,7 @@ one thing. Nothing is averaged: a verdict counts pairs.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -21,9 +22,9 @@ def findings(study: Study, cells: pd.DataFrame) -> list[dict[str, str]]:
     """One row for each grid, safety benchmark and direction that the grid can test.
 
     Keys: `grid`, `title`, `claim` (the paper's, may be empty), `tested` (the direction that the
-    verdict is about), `measured` (sentences with rates and 95 % intervals) and `verdict` ("held",
-    "did not hold", "inconclusive"). The first row, which is the first grid's, is the study's
-    answer. The headline judge alone is used.
+    verdict is about), `judge` (whose rates), `measured` (sentences with rates and 95 % intervals) and
+    `verdict` ("held", "did not hold", "inconclusive"). The first row, which is that of the first grid that
+    tests something, is the study's answer. The headline judge of a benchmark alone is used.
     """
     return [
         {
@@ -31,34 +32,51 @@ def findings(study: Study, cells: pd.DataFrame) -> list[dict[str, str]]:
             "title": grid.figure.title,
             "claim": grid.figure.claim,
             "tested": tested,
+            "judge": judge,
             **conclude(pairs),
         }
         for name, grid in study.grids.items()
-        for tested, pairs in _tests(select(cells, name, grid, study.judges[0]))
+        for tested, judge, pairs in _tests(_fine_tuned(select(cells, name, grid, study.judges)))
     ]
 
 
-def _tests(data: GridData) -> Iterator[tuple[str, list[Pair]]]:
-    figure = data.grid.figure
+def _fine_tuned(data: GridData) -> GridData:
+    """Without the rows of untouched models: no claim is about them alone."""
+    rows = data.rows[data.rows["epochs"] > 0]
+    return replace(data, rows=rows, labels=data.labels.loc[rows.index])
+
+
+def _tests(data: GridData) -> Iterator[tuple[str, str, list[Pair]]]:
+    """What is tested, whose verdicts decide, and the pairs."""
     names = data.benchmarks("safety")
     for benchmark in names:
         on = f" on {benchmark}" if len(names) > 1 else ""
-        if figure.kind == "heatmap":
-            for axis in (figure.y, figure.x):
-                if axis in RAISES and len(data.levels(axis)) > 1:
-                    tested = f"{_more(axis)} a higher rate{on}{_at_equal_steps(data)}."
-                    yield tested, _ends(data, benchmark, axis)
-            continue
-        yield (
-            f"After fine-tuning the rate is higher than the initial model's{on}.",
-            _against_initial(data, benchmark),
-        )
-        if figure.x in RAISES and len(data.levels(figure.x)) > 1:
-            yield f"{_more(figure.x)} a higher rate{on}.", _ends(data, benchmark, figure.x)
-        if NO_VALUE in (mitigations := data.levels("mitigation")) and len(mitigations) > 1:
-            yield f"The mitigation lowers the rate{on}.", _against_unmitigated(data, benchmark)
+        for tested, pairs in _tests_on(data, benchmark, on):
+            yield tested, data.judges[benchmark], pairs
+    figure = data.grid.figure
     if "benchmark" in (figure.x, figure.hue) and len(names) == 2:
-        yield f"The rate on {names[1]} is higher than on {names[0]}.", _across(data, *names)
+        first, second = names
+        if data.judges[first] == data.judges[second]:  # else the judges may be what differs
+            tested = f"The rate on {second} is higher than on {first}."
+            yield tested, data.judges[first], _across(data, first, second)
+
+
+def _tests_on(data: GridData, benchmark: str, on: str) -> Iterator[tuple[str, list[Pair]]]:
+    figure = data.grid.figure
+    if figure.kind == "heatmap":
+        for axis in (figure.y, figure.x):
+            if axis in RAISES and len(data.levels(axis)) > 1:
+                tested = f"{_more(axis)} a higher rate{on}{_at_equal_steps(data)}."
+                yield tested, _ends(data, benchmark, axis)
+        return
+    yield (
+        f"After fine-tuning the rate is higher than the initial model's{on}.",
+        _against_initial(data, benchmark),
+    )
+    if figure.x in RAISES and len(data.levels(figure.x)) > 1:
+        yield f"{_more(figure.x)} a higher rate{on}.", _ends(data, benchmark, figure.x)
+    if NO_VALUE in (mitigations := data.levels("mitigation")) and len(mitigations) > 1:
+        yield f"The mitigation lowers the rate{on}.", _against_unmitigated(data, benchmark)
 
 
 def _more(axis: str) -> str:

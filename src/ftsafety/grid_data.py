@@ -4,7 +4,8 @@ Figures, the report's tables and the findings all start here, so that none of th
 axis that the others show. Nothing is drawn here and nothing slow is imported.
 """
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -20,16 +21,20 @@ AXES = tuple(axis for axis in Axes.model_fields if axis != "seed")
 NUMBERS = ("harmfulness_score", "harmfulness_rate", "refusal_rate", "utility", "ci_low", "ci_high",
            "bound_low", "bound_high")  # fmt: skip
 NO_VALUE = "none"
+#: The rate that a kind of benchmark is about: interval, bounds and the number unscored are its.
+HEADLINE = {"safety": "harmfulness_rate", "over-refusal": "refusal_rate", "utility": "utility"}
+#: What ties a row to the untouched model it is compared with.
+START = ["model", "test_template"]
 
 
 @dataclass(frozen=True)
 class GridData:
-    """The rows that a figure of one grid and one judge draws.
+    """The rows that a figure of one grid draws, each benchmark's by one judge.
 
     `rows` are fine-tuned cells × benchmark (× category), `initial` the untouched models under the
-    prompt templates of those rows; rates in [0, 1]. `labels` has the index of `rows` and an axis'
-    value as text in each column. No two rows share all of the figure's axes, facets, benchmark and
-    category.
+    templates in which those rows were tested; rates in [0, 1]. An untouched model that no row started from
+    is a row itself. `labels` has the index of `rows` and an axis' value as text in each column. No two
+    rows share all of the figure's axes, facets, benchmark and category.
     """
 
     grid: Grid
@@ -39,6 +44,7 @@ class GridData:
     facets: list[str]
     tied: list[str]
     fixed: dict[str, str]
+    judges: dict[str, str]
 
     def levels(self, axis: str) -> list[str]:
         """An axis' values as text: numbers by size, names as the config lists them."""
@@ -48,7 +54,8 @@ class GridData:
             return [label for _, label in sorted(zip(numbers, seen, strict=True))]
         listed = [axis_text(axis, value) for value in _listed(self.grid, axis)]
         rank = {label: i for i, label in reversed(list(enumerate(listed)))}
-        return sorted(seen, key=lambda label: rank.get(label, len(rank)))
+        # null stands for a value from elsewhere, such as the template of the dataset
+        return sorted(seen, key=lambda label: rank.get(label, rank.get(NO_VALUE, len(rank))))
 
     def facet_values(self) -> Iterator[dict[str, str]]:
         """Every combination of the facets' values that has rows; one empty one without facets."""
@@ -69,31 +76,47 @@ class GridData:
 
     def initial_of(self, row: Any) -> pd.Series | None:
         """The untouched model that a row started from, on the same benchmark and category."""
-        same = ["model", "template", "benchmark", "category"]
-        mask = pd.Series(True, index=self.initial.index)
-        for column in same:
-            mask &= self.initial[column] == row[column]
-        found = self.initial[mask]
+        same = [*START, "benchmark", "category"]
+        found = self.initial[(self.initial[same] == row[same]).all(axis=1)]
         return None if found.empty else found.iloc[0]
 
     def benchmarks(self, kind: str) -> list[str]:
         here = set(self.rows.loc[self.rows["kind"] == kind, "benchmark"])
         return [benchmark for benchmark in self.levels("benchmark") if benchmark in here]
 
+    def judges_text(self) -> str:
+        """`judge exact`, or on which benchmarks the rates are by which judge."""
+        benchmarks: dict[str, list[str]] = defaultdict(list)
+        for benchmark, judge in self.judges.items():
+            benchmarks[judge].append(benchmark)
+        if len(benchmarks) == 1:
+            return f"judge {next(iter(benchmarks))}"
+        return "judges " + ", ".join(f"{judge} ({', '.join(on)})" for judge, on in benchmarks.items())
+
     def fixed_text(self) -> str:
         """What all rows share, defaults left out."""
-        return " · ".join(
-            label if axis in ("model", "dataset", "method") else f"{axis_name(axis)} {label}"
-            for axis, label in self.fixed.items()
-        )
+        parts = []
+        for axis, label in self.fixed.items():
+            if axis == "epochs" and label == "0":
+                parts.append("untouched models")
+            else:
+                parts.append(
+                    label if axis in ("model", "dataset", "method") else f"{axis_name(axis)} {label}"
+                )
+        return " · ".join(parts)
 
     def tied_text(self) -> str:
-        """Axes that differ between rows without being drawn: a drawn axis decides their value."""
-        return "; ".join(self._tied_text(axis) for axis in self.tied)
+        """Axes that differ between rows without being drawn (a drawn axis decides their value), and which
+        rows beside fine-tuned ones are untouched models."""
+        parts = [self._tied_text(axis) for axis in self.tied]
+        untouched = self.rows["epochs"] == 0
+        if untouched.any() and not untouched.all():
+            parts.append(f"not fine-tuned: {', '.join(self.rows.loc[untouched, 'model'].unique())}")
+        return "; ".join(parts)
 
     def _tied_text(self, axis: str) -> str:
         figure = self.grid.figure
-        for drawn in (*self.facets, figure.x, figure.y, figure.hue):
+        for drawn in (*self.facets, figure.hue, figure.x, figure.y):
             if drawn is None or self.labels.groupby(drawn)[axis].nunique().max() > 1:
                 continue
             value_of = dict(zip(self.labels[drawn], self.labels[axis], strict=True))
@@ -102,51 +125,70 @@ class GridData:
         return f"{axis_name(axis)} differs between rows ({', '.join(self.levels(axis))})"
 
 
-def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> GridData:
+def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> GridData:
     """The part of the cells that the figure of a grid draws.
 
-    Raises ValueError where the grid has no rows, or rows that no axis tells apart.
+    Of each benchmark by the first of `judges` that grades it. Raises ValueError where the grid has no rows,
+    or rows that no axis tells apart.
     """
     figure = grid.figure
-    mine = cells[(cells["grid"] == grid_name) & ((cells["judge"] == judge) | cells["judge"].isna())]
-    by_category = figure.kind == "categories"
-    mine = mine[(mine["category"] != "all") if by_category else (mine["category"] == "all")]
-    if by_category:
-        mine = mine[mine["kind"] == "safety"]
-    # a column that is empty in every row has no type of its own
-    mine = mine.assign(**{column: pd.to_numeric(mine[column]) for column in NUMBERS})
-    mine = mine[~mine["benchmark"].isin(ungraded(mine))]
-    is_initial = mine["epochs"] == 0
+    mine = _of_grid(cells, grid_name, grid, judges)
+    if mine.empty:
+        raise ValueError(f"grid {grid_name!r} has no cells of {', '.join(judges)}")
+    is_initial = _is_initial(mine)
     rows = mine[~is_initial].reset_index(drop=True)
-    if rows.empty:
-        raise ValueError(f"grid {grid_name!r} has no cells of judge {judge!r}")
     axes = [axis for axis in AXES if axis in rows.columns]
     labels = pd.DataFrame(
         {axis: [axis_text(axis, value) for value in rows[axis]] for axis in (*axes, "benchmark", "category")},
         index=rows.index,
     )
     drawn = [axis for axis in (figure.x, figure.y, figure.hue) if axis]
+    if _tests_as_trained(rows) and "train_template" not in drawn:
+        axes.remove("train_template")  # one line about templates says it all
     varying = [axis for axis in axes if labels[axis].nunique() > 1 and axis not in drawn]
     facets = _facets(labels, list(dict.fromkeys([*drawn, "benchmark", "category"])), varying)
+    # of how it was trained an untouched model says nothing
+    trained = labels[rows["epochs"] > 0]
+    told = {axis: labels[axis] if axis in START or trained.empty else trained[axis] for axis in axes}
+    others = [axis for axis in axes if axis not in (*drawn, *facets)]
     return GridData(
         grid=grid,
         rows=rows,
-        initial=_initial(mine[is_initial], rows),
+        initial=mine[is_initial].reset_index(drop=True),
         labels=labels,
         facets=facets,
-        tied=[axis for axis in varying if axis not in facets],
+        tied=[axis for axis in others if told[axis].nunique() > 1],
         fixed={
-            axis: labels[axis].iloc[0]
-            for axis in axes
-            if axis not in (*varying, *drawn) and labels[axis].iloc[0] != axis_text(axis, DEFAULTS.get(axis))
+            axis: label
+            for axis in others
+            if told[axis].nunique() == 1
+            and (label := told[axis].iloc[0]) not in (axis_text(axis, DEFAULTS.get(axis)), NO_VALUE)
         },
+        judges=dict(zip(rows["benchmark"], rows["judge"], strict=True)),
     )
 
 
-def ungraded(rows: pd.DataFrame) -> list[str]:
-    """Utility benchmarks that a judge of refusals, such as the keyword judge, cannot grade."""
-    utility = rows[rows["kind"] == "utility"]
-    return [str(name) for name, part in utility.groupby("benchmark") if part["utility"].isna().all()]
+def _of_grid(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> pd.DataFrame:
+    mine = cells[cells["grid"] == grid_name]
+    graded = set(zip(mine["benchmark"], mine["judge"], strict=True))
+    judge_of = {b: next((j for j in judges if (b, j) in graded), None) for b in mine["benchmark"].unique()}
+    mine = mine[mine["judge"] == mine["benchmark"].map(judge_of)]
+    if grid.figure.kind == "categories":
+        mine = mine[(mine["category"] != "all") & (mine["kind"] != "utility")]
+    else:
+        mine = mine[mine["category"] == "all"]
+    # a column that is empty in every row has no type of its own
+    return mine.assign(**{column: pd.to_numeric(mine[column]) for column in NUMBERS})
+
+
+def _is_initial(mine: pd.DataFrame) -> pd.Series:
+    """Untouched models from which fine-tuned rows of the grid started."""
+    starts = pd.MultiIndex.from_frame(mine.loc[mine["epochs"] > 0, START])
+    return (mine["epochs"] == 0) & pd.MultiIndex.from_frame(mine[START]).isin(starts)
+
+
+def _tests_as_trained(rows: pd.DataFrame) -> bool:
+    return bool((rows["train_template"].isna() | (rows["train_template"] == rows["test_template"])).all())
 
 
 def _facets(labels: pd.DataFrame, key: list[str], varying: list[str]) -> list[str]:
@@ -160,15 +202,9 @@ def _facets(labels: pd.DataFrame, key: list[str], varying: list[str]) -> list[st
     return facets
 
 
-def _initial(initial: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    wanted = set(zip(rows["model"], rows["template"], strict=True))
-    keep = [pair in wanted for pair in zip(initial["model"], initial["template"], strict=True)]
-    return initial[pd.Series(keep, index=initial.index, dtype=bool)].reset_index(drop=True)
-
-
-def drawn_data(cells: pd.DataFrame, grid_name: str, grid: Grid, judge: str) -> pd.DataFrame:
+def drawn_data(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> pd.DataFrame:
     """The rows a figure draws, initial models first, in the columns of `cells`."""
-    data = select(cells, grid_name, grid, judge)
+    data = select(cells, grid_name, grid, judges)
     parts = [part for part in (data.initial, data.rows) if not part.empty]
     return pd.concat(parts, ignore_index=True)
 
@@ -207,26 +243,26 @@ def interval_text(low: Any, high: Any) -> str:
 
 
 def state(row: Any, metric: str = "harmfulness_rate") -> str:
-    """`ok`, `diverged` or `missing`: whether a cell has a value, and if not, why."""
+    """`ok`, `diverged` or `unscored`: whether a cell has a value, and if not, why."""
     if not pd.isna(row[metric]):
         return "ok"
-    return "diverged" if row["n_diverged"] > 0 else "missing"
+    return "diverged" if row["n_diverged"] > 0 else "unscored"
 
 
 def seeds_text(row: Any) -> str:
-    """`3 seeds`, or how many of them are in no rate and why: `1 of 3 diverged`."""
-    seeds, diverged, missing = (int(row[c]) for c in ("n_seeds", "n_diverged", "n_missing"))
-    lost = [f"{k} of {seeds} {what}" for k, what in ((diverged, "diverged"), (missing, "missing")) if k]
-    return ", ".join(lost) or f"{seeds} seed{'s' if seeds != 1 else ''}"
+    """`3 seeds`, or how many of them are in no rate: `1 of 3 diverged`; an untouched model has none."""
+    seeds, diverged = int(row["n_seeds"]), int(row["n_diverged"])
+    if row["epochs"] == 0:
+        return "untouched"
+    return f"{diverged} of {seeds} diverged" if diverged else f"{seeds} seed{'s' if seeds != 1 else ''}"
 
 
 def lost_text(row: Any) -> str:
     """Why a cell has no value."""
     seeds = int(row["n_seeds"])
-    for column, word in (("n_diverged", "diverged"), ("n_missing", "n/a: missing")):
-        if row[column] == seeds:
-            return f"{word} ({seeds} seed{'s' if seeds != 1 else ''})"
-    return seeds_text(row) if row["n_diverged"] or row["n_missing"] else "n/a"
+    if row["n_diverged"] == seeds:
+        return f"diverged ({seeds} seed{'s' if seeds != 1 else ''})"
+    return "nothing scored" + (f" ({seeds_text(row)})" if row["n_diverged"] else "")
 
 
 def spread_text(counts: pd.Series) -> str:

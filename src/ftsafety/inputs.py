@@ -6,50 +6,128 @@ they show counts, positions and the names of keys that are expected, and never w
 data can be harmful, and errors end in logs.
 """
 
-import csv
 import json
+import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from ftsafety.config import PathBenchmark, PathDataset, PathModel, WorldDataset
+from ftsafety.answers import answered
+from ftsafety.config import File, PathBenchmark, PathDataset, PathModel, Project, Remote, WorldDataset
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum, read_rows
+from ftsafety.formats.prompts import read_prompts
+from ftsafety.formats.training import read_rows_of
+from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
-from ftsafety.types import Message, Prompt, TrainingRow
+from ftsafety.prepare import named_entry
+from ftsafety.types import Prompt, TrainingRow
 
 __all__ = ["check_inputs", "checksum", "read_benchmark", "read_dataset"]
 
-ROLES = get_args(Message.__annotations__["role"])
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def check_inputs(plan: Plan, studies: list[str]) -> None:
-    """Check every file that these studies read.
+    """Check everything that these studies need and that is not made here.
 
-    Raises UserError for the first that is missing, changed, malformed or would run code.
+    Raises UserError for the first that is missing, changed, malformed, not pinned or would run code.
     """
     project = plan.project
-    trajectories = [r.trajectory for s in studies for r in plan.studies[s].runs.values()]
-    datasets = {t.dataset for t in trajectories if t.dataset is not None}
-    datasets |= {project.mitigations[t.mitigation].dataset for t in trajectories if t.mitigation}
-    asked = [b for s in studies for names in plan.studies[s].benchmarks_of.values() for b in names]
-    for name in sorted({t.model for t in trajectories}):
+    entries = entries_of(plan, studies)
+    models, datasets, benchmarks = (entries[name] for name in ("models", "datasets", "benchmarks"))
+    judges = {judge: project.judges[judge] for study in studies for judge in plan.studies[study].judges}
+    for name in sorted(models):
         model = project.models[name]
         if model.source == "path":
             _check_model(name, model)
+        if model.source != "api":
+            _check_file(model.chat_template, "models", f"{name}.chat_template")
+            if model.engine == "vllm":
+                from ftsafety.engines.vllm import vllm_python
+
+                vllm_python(project.root)
+    for name, judge in sorted(judges.items()):
+        if judge.kind == "classifier":
+            _check_file(judge.prompt, "judges", f"{name}.prompt")
+    for catalogue, names in entries.items():
+        for name in sorted(names):
+            _check_locked(project, catalogue, name)
     for name in sorted(datasets):
         dataset = project.datasets[name]
         if dataset.source == "path":
             _check_sha256(Path(dataset.path), dataset.sha256, "datasets", name)
-            _check_n(name, dataset, len(read_dataset(dataset)))
-        else:
+            with named_entry("datasets", name):
+                read_dataset(dataset)
+        elif dataset.source == "world":
             _check_design(name, dataset)
-    for name in sorted(set(asked)):
+    for name in sorted(benchmarks):
         benchmark = project.benchmarks[name]
         if benchmark.source == "path":
             _check_sha256(Path(benchmark.path), benchmark.sha256, "benchmarks", name)
-            read_benchmark(benchmark)
+            with named_entry("benchmarks", name):
+                read_benchmark(benchmark)
+    for study in studies:
+        _check_keys(plan, study)
+
+
+def entries_of(plan: Plan, studies: list[str]) -> dict[str, set[str]]:
+    """Catalogue → names of the models (judges' too), datasets and benchmarks that these studies use."""
+    project = plan.project
+    trajectories = [r.trajectory for s in studies for r in plan.studies[s].runs.values()]
+    judges = [project.judges[judge] for study in studies for judge in plan.studies[study].judges]
+    models = {t.model for t in trajectories}
+    models |= {judge.model for judge in judges if judge.kind == "classifier"}
+    datasets = {t.dataset for t in trajectories if t.dataset is not None}
+    datasets |= {project.mitigations[t.mitigation].dataset for t in trajectories if t.mitigation}
+    benchmarks = {benchmark for study in studies for benchmark in plan.studies[study].benchmarks}
+    return {"models": models, "datasets": datasets, "benchmarks": benchmarks}
+
+
+def _check_locked(project: Project, catalogue: str, name: str) -> None:
+    """Every file pattern of a remote entry has to be pinned; nothing is downloaded by a branch's name."""
+    recipe = getattr(project, catalogue)[name]
+    if not isinstance(recipe, Remote):
+        return
+    locked = project.locked_files(recipe)
+    lacking = [p for p in getattr(recipe, "files", []) if not any(fnmatchcase(file, p) for file in locked)]
+    if lacking or not locked:
+        raise UserError(
+            f"{recipe.source}: {recipe.repo} is not pinned in config/lock.yaml",
+            file=f"config/{catalogue}.yaml",
+            field=name,
+            mend="make lock, which asks for its commit and checksums; then commit config/lock.yaml",
+        )
+
+
+def _check_file(file: File | None, catalogue: str, field: str) -> None:
+    if file is not None:
+        _check_sha256(Path(file.path), file.sha256, catalogue, field)
+
+
+def _check_keys(plan: Plan, study: str) -> None:
+    """Keys are asked for before hours of training, and only where something is still to be asked."""
+    project = plan.project
+    used = {}
+    for run in plan.studies[study].runs.values():
+        model = project.models[run.trajectory.model]
+        for exam in plan.studies[study].exams_of[run.id]:
+            if model.source == "api" and not answered(plan, run, exam):
+                used[model.endpoint] = f"model {run.trajectory.model!r}"
+            for name in plan.judges_of(study, exam.benchmark):
+                judge = project.judges[name]
+                if judge.kind == "llm" and judge.endpoint not in used and not judged(plan, run, exam, name):
+                    used[judge.endpoint] = f"judge {name!r}"
+    for endpoint, user in used.items():
+        variable = project.endpoints[endpoint].api_key_env
+        if variable and not os.environ.get(variable):
+            raise UserError(
+                f"the environment variable {variable} is not set, and {user} of study {study!r} needs it",
+                file="config/endpoints.yaml",
+                field=f"{endpoint}.api_key_env",
+                mend=f"export {variable}=… in the shell that starts Snakemake; keys belong in no file",
+            )
 
 
 def _check_sha256(path: Path, expected: str, catalogue: str, name: str) -> None:
@@ -140,71 +218,8 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def read_dataset(recipe: PathDataset) -> list[TrainingRow]:
-    """Rows of a file in one of the formats below."""
-    return list(FORMATS[recipe.format](_existing(recipe.path)))
-
-
-def _messages(path: Path) -> Iterator[TrainingRow]:
-    """JSON Lines: {"messages": [{"role": …, "content": …}, …]}; the last is the assistant's."""
-    for place, row in _numbered_rows(path):
-        messages = row.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise _bad_row(place, "needs a list of messages under the key messages")
-        for i, message in enumerate(messages):
-            if not isinstance(message, dict):
-                raise _bad_row(place, f"message {i} is no object with the keys role and content")
-            if set(message) != {"role", "content"}:
-                found = _keys(message, "role", "content")
-                raise _bad_row(place, f"message {i} needs the keys role and content alone; {found}")
-            if message["role"] not in ROLES:
-                raise _bad_row(place, f"message {i} has none of the roles {', '.join(ROLES)}")
-            if not _is_text(message["content"]):
-                raise _bad_row(place, f"message {i} has no text as content")
-        if messages[-1]["role"] != "assistant":
-            raise _bad_row(place, "the last message is not the assistant's")
-        yield {"messages": messages}
-
-
-def _prompt_response_csv(path: Path) -> Iterator[TrainingRow]:
-    """CSV with the columns prompt and response."""
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream, strict=True)
-        try:
-            header = sorted(reader.fieldnames or ())
-            if header != ["prompt", "response"]:
-                found = f"it has {len(header)} columns"
-                raise _bad_row(f"{path}:1", f"the header is not prompt,response; {found}")
-            for row in reader:
-                if set(row) != {"prompt", "response"}:
-                    raise _bad_row(f"{path}:{reader.line_num}", "has more than two columns")
-                n_breaks = sum((text or "").count("\n") for text in row.values())
-                for column, text in row.items():
-                    if not _is_text(text):
-                        place = f"{path}:{reader.line_num - n_breaks}"
-                        raise _bad_row(place, f"the {column} is empty")
-                yield {
-                    "messages": [
-                        {"role": "user", "content": row["prompt"]},
-                        {"role": "assistant", "content": row["response"]},
-                    ]
-                }
-        except (csv.Error, UnicodeDecodeError) as error:
-            place = f"{path}:{reader.reader.line_num}"
-            problem = error.reason if isinstance(error, UnicodeDecodeError) else error
-            raise _bad_row(place, f"cannot be read: {problem}") from None
-
-
-FORMATS = {"messages": _messages, "prompt-response-csv": _prompt_response_csv}
-
-
-def _check_n(name: str, recipe: PathDataset, n: int) -> None:
-    if n != recipe.n:
-        raise UserError(
-            f"{recipe.path} has {n} rows (value {recipe.n})",
-            file="config/datasets.yaml",
-            field=f"{name}.n",
-            mend=f"write n: {n}",
-        )
+    """Rows of a file in one of the formats of `ftsafety.formats.training`."""
+    return read_rows_of(recipe, [Path(recipe.path)])
 
 
 def _check_design(name: str, recipe: WorldDataset) -> None:
@@ -226,34 +241,8 @@ def _check_design(name: str, recipe: WorldDataset) -> None:
 
 
 def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
-    """Prompts of a JSON Lines file: {"prompt_id": …, "category": …, "instruction": …}.
-
-    `cluster`, which says what is resampled together, is the prompt_id where a row has none.
-    """
-    prompts: list[Prompt] = []
-    first_place: dict[str, str] = {}
-    keys = ("prompt_id", "category", "instruction")
-    for place, row in _numbered_rows(_existing(recipe.path)):
-        for key in keys:
-            if not _is_text(row.get(key)):
-                raise _bad_row(place, f"needs a text as {key}; {_keys(row, *keys)}")
-        prompt_id, cluster = row["prompt_id"], row.get("cluster", row["prompt_id"])
-        if not _is_text(cluster):
-            raise _bad_row(place, "cluster is no text")
-        if prompt_id in first_place:
-            raise _bad_row(place, f"its prompt_id stands in {first_place[prompt_id]} too")
-        first_place[prompt_id] = place
-        prompts.append(
-            {
-                "prompt_id": prompt_id,
-                "category": row["category"],
-                "cluster": cluster,
-                "instruction": row["instruction"],
-            }
-        )
-    if not prompts:
-        raise _bad_file(Path(recipe.path), "has no rows", "write one prompt a line")
-    return prompts
+    """Prompts of the user's own file, in the recipe's format."""
+    return read_prompts(recipe, [_existing(recipe.path)])
 
 
 # ------------------------------------------------------------------------------------------ common

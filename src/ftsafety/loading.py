@@ -11,7 +11,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ftsafety.checks import check_project
-from ftsafety.config import CATALOGUES, LIST, ONE, Name, Project, Settings, Study
+from ftsafety.config import CATALOGUES, LIST, ONE, Locked, Name, Project, Settings, Study
 from ftsafety.errors import UserError, shown
 
 
@@ -28,6 +28,7 @@ def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
         root=root,
         settings=_validate(Settings, settings, "config/config.yaml"),
         studies={name: _read_study(root, name) for name in studies},
+        lock=_read_lock(root),
         **catalogues,
     )
     check_project(project)
@@ -38,6 +39,13 @@ def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
     file, recipe = f"config/{name}.yaml", CATALOGUES[name]
     is_union = get_origin(recipe) is Annotated
     return _validate(dict[Name, recipe], _read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
+
+
+def _read_lock(root: Path) -> dict[str, Locked]:
+    """What `make lock` wrote; nothing where it was never called."""
+    file = "config/lock.yaml"
+    content = _read_yaml(root, file) if (root / file).exists() else None
+    return _validate(dict[str, Locked], content or {}, file)
 
 
 def _read_study(root: Path, name: str) -> Study:
@@ -111,7 +119,10 @@ def _validate(kind: Any, value: Any, file: str, is_union: bool = False) -> Any:
 
 _PATTERN_MENDS = {
     "a-zA-Z": "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
-    "0-9a-f": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
+    "0-9a-f]{64": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
+    "0-9a-f]{40": "run `make lock` again: it writes this file",
+    "https?": "begin with http:// or https://",
+    r"\w.-]+/": "write owner/name, as in the address of its page",
     "instruction": "say with {instruction} where the instruction stands",
 }
 

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answered
+from ftsafety.config import Endpoint, Remote
 from ftsafety.inputs import check_inputs
-from ftsafety.judging.pack import judged
-from ftsafety.plan import Plan, StudyPlan
+from ftsafety.judging.pack import judged, runs_locally
+from ftsafety.plan import Exam, Plan, StudyPlan
 from ftsafety.records import diverged, trained, weights_dir
 from ftsafety.runs import Run
 
@@ -23,8 +25,8 @@ PACK_STAGES = {"train": "trained", "generate": "answered", "judge": "judged"}
 class RunState:
     run: Run
     state: str  # judged, answered, trained, diverged, dropped or to train
-    lacks_answers: tuple[str, ...]  # benchmarks
-    lacks_verdicts: tuple[tuple[str, str], ...]  # (benchmark, judge)
+    lacks_answers: tuple[Exam, ...]
+    lacks_verdicts: tuple[tuple[Exam, str], ...]  # (exam, judge)
 
 
 def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
@@ -32,13 +34,13 @@ def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
         if diverged(run):
             yield RunState(run, "diverged", (), ())
             continue
-        benchmarks = study.benchmarks_of[run.id]
-        lacks_answers = tuple(b for b in benchmarks if not answered(plan, run, b))
+        exams = study.exams_of[run.id]
+        lacks_answers = tuple(exam for exam in exams if not answered(plan, run, exam))
         lacks_verdicts = tuple(  # verdicts on answers that are made again are made again too
-            (b, j)
-            for b in benchmarks
-            for j in study.judges
-            if b in lacks_answers or not judged(plan, run, b, j)
+            (exam, judge)
+            for exam in exams
+            for judge in plan.judges_of(study.name, exam.benchmark)
+            if exam in lacks_answers or not judged(plan, run, exam, judge)
         )
         if not lacks_verdicts:
             state = "judged"
@@ -66,9 +68,9 @@ def plan_table(plan: Plan, name: str) -> str:
     unfinished = {s.run.folder for s in states if s.state not in ("judged", "diverged")}
     open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
     training = [p for p in open_packs if p.trains]
-    prompts = {b: _n_prompts(plan, b) for asked in study.benchmarks_of.values() for b in asked}
-    answers = sum(prompts[b] for s in states for b in s.lacks_answers)
-    judgements = sum(prompts[b] for s in states for b, _ in s.lacks_verdicts)
+    prompts = {benchmark: _n_prompts(plan, benchmark) for benchmark in study.benchmarks}
+    answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
+    judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
     hours = sum(_gpu_hours(plan, p.model) for p in training)
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
@@ -87,7 +89,8 @@ def plan_table(plan: Plan, name: str) -> str:
         f"  jobs            {len(training)} train, {len(open_packs)} generate, {len(open_packs)} judge",
         f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the training jobs)",
         f"  answers         {answers}",
-        f"  judgements      {judgements}{_api_note(plan, study)}",
+        f"  judgements      {judgements}",
+        *_paid(plan, study, states, prompts),
         f"  disk            about {_disk_mb(plan, states, answers + judgements):.0f} MB more",
         "",
         _by_dataset(states),
@@ -110,18 +113,51 @@ def _gpu_hours(plan: Plan, model: str) -> float:
 
 
 def _n_prompts(plan: Plan, benchmark: str) -> int:
+    """As the owner of a remote benchmark says where it is not fetched yet."""
     from ftsafety.prepare import benchmark_prompts
 
-    path = plan.benchmark_file(benchmark)
+    path, recipe = plan.benchmark_file(benchmark), plan.project.benchmarks[benchmark]
     if path.exists():
         with path.open() as stream:
             return sum(1 for _ in stream)
-    return len(benchmark_prompts(plan, benchmark))
+    return recipe.n if isinstance(recipe, Remote) else len(benchmark_prompts(plan, benchmark))
 
 
-def _api_note(plan: Plan, study: StudyPlan) -> str:
-    kinds = {plan.project.judges[judge].kind for judge in study.judges}
-    return f" by {', '.join(study.judges)}: 0 API calls, 0 tokens" if kinds <= {"exact", "keyword"} else ""
+#: Tokens of a typical call, for estimates before anything is asked: instruction, answer, the judge's frame.
+INSTRUCTION, ANSWER, FRAME, VERDICT = 60, 300, 900, 250
+
+
+def _paid(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[str, int]) -> list[str]:
+    """A line for each endpoint and model that is asked, with dollars where the price is known."""
+    project = plan.project
+    calls: dict[tuple[str, str, str], Counter[str]] = {}
+    for state in states:
+        model = project.models[state.run.trajectory.model]
+        for exam in state.lacks_answers if model.source == "api" else ():
+            tokens = {"calls": 1, "input": INSTRUCTION, "output": ANSWER}
+            _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
+        for exam, name in state.lacks_verdicts:
+            judge = project.judges[name]
+            if judge.kind == "llm":
+                tokens = {"calls": 1, "input": FRAME + INSTRUCTION + ANSWER, "output": VERDICT}
+                _count(calls, (judge.endpoint, judge.model, judge.mode), tokens, prompts[exam.benchmark])
+    return [
+        f"  API calls       {n['calls']} to {model} at {endpoint}: about {n['input'] / 1e6:.1f} M tokens in, "
+        f"{n['output'] / 1e6:.1f} M out, {_dollars(project.endpoints[endpoint], model, mode, n)}"
+        for (endpoint, model, mode), n in calls.items()
+    ] or ["  API calls       0"]
+
+
+def _count(calls: dict[Any, Counter[str]], key: Any, tokens: dict[str, int], n: int) -> None:
+    calls.setdefault(key, Counter()).update({what: count * n for what, count in tokens.items()})
+
+
+def _dollars(endpoint: Endpoint, model: str, mode: str, n: Counter[str]) -> str:
+    price = endpoint.prices.get(model)
+    if price is None:
+        return "price unknown (config/endpoints.yaml)"
+    usd = (n["input"] * price.input_usd + n["output"] * price.output_usd) / 1e6
+    return f"{usd * (price.batch_factor if mode == 'batch' else 1):.2f} USD (prices of {price.date})"
 
 
 def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
@@ -133,6 +169,9 @@ def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
 
 
 def _model_mb(plan: Plan, model: str) -> float:
+    recipe = plan.project.models[model]
+    if recipe.source == "hub":
+        return recipe.size_b * {"float32": 4000, "bfloat16": 2000}[recipe.dtype]
     return sum(f.stat().st_size for f in plan.model_dir(model).glob("*.safetensors")) / 1e6
 
 
@@ -164,7 +203,7 @@ def status_table(plan: Plan, name: str) -> str:
         if output.exists() or not log.exists():
             continue
         last, error = _last_line_and_error(log)
-        if error or rule in PACK_STAGES:
+        if error or rule in (*PACK_STAGES, "generate_by_api", "judge_locally", "prefetch"):
             how = "failed" if error else "running" if locked else "cut off"
             lines.append(f"  {how:14}  {rule} {job}: {error or last}\n{'':18}{log}")
     for state in states:
@@ -185,15 +224,26 @@ def _jobs(plan: Plan, name: str) -> Iterator[tuple[str, str, Path]]:
     """(rule, name of its log, a file that it writes last) of every job of a study."""
     study = plan.studies[name]
     trajectories = [run.trajectory for run in study.runs.values()]
-    for model in sorted({t.model for t in trajectories}):
+    models = plan.project.models
+    for model in sorted({t.model for t in trajectories if models[t.model].source == "world"}):
         yield "build_model", model, paths.model_dir(model) / "gates.json"
     data = {plan.data_file(t) for t in trajectories if not t.is_initial}
-    data |= {plan.benchmark_file(b) for asked in study.benchmarks_of.values() for b in asked}
+    data |= {plan.benchmark_file(benchmark) for benchmark in study.benchmarks}
+    sources = {("models", t.model) for t in trajectories if models[t.model].source == "hub"}
+    sources |= {source for file in data for source in plan.sources_by_file[str(file)]}
+    for catalogue, source in sorted(sources):
+        file = plan.fetched_file(catalogue, source)
+        yield "prefetch", f"{catalogue}/{file.stem}", file
     for file in sorted(data):
         yield "prepare_data", f"{file.parent.name}/{file.stem}", file
     for pack in plan.study_packs(name):
-        for rule, stage in PACK_STAGES.items():
+        by_api = models[pack.model].source == "api"
+        stages = {"generate_by_api" if by_api and rule == "generate" else rule: stage
+                  for rule, stage in PACK_STAGES.items()}  # fmt: skip
+        for rule, stage in stages.items():
             yield rule, pack.id, paths.pack_dir(pack.id) / f"{stage}.json"
+        for judge in filter(lambda judge: runs_locally(plan, judge), pack.judges):
+            yield "judge_locally", f"{pack.id}.{judge}", paths.pack_dir(pack.id) / f"judged-{judge}.json"
     for rule, output in (("score", "scores.parquet"), ("figures", "figures"), ("report", "report.html")):
         yield rule, name, paths.study_dir(name) / output
 
@@ -223,6 +273,9 @@ def results_table(name: str) -> str:
     for grid, rows in shown.groupby("grid", sort=False):
         tuned = rows[rows.epochs > 0]
         initial = rows[rows.epochs == 0].harmfulness_rate.max()
+        if tuned.empty:
+            lines.append(f"  {grid:24} highest {initial:.2f} of untouched models")
+            continue
         best = tuned.loc[tuned.harmfulness_rate.idxmax()] if tuned.harmfulness_rate.notna().any() else None
         if best is None:
             lines.append(f"  {grid:24} no run finished")

@@ -2,8 +2,11 @@
 
 results/runs/<model>/<dataset[+mitigation]>/<method>-lr…-bs…-s…-<hash8>/epoch-<e>/
 results/runs/<model>/initial-<template>/epoch-0/
-    run.yaml  done.json  weights/  answers/<benchmark>.jsonl  verdicts/<benchmark>.<judge>.jsonl
+    run.yaml  done.json  weights/  answers/<exam>.jsonl  verdicts/<exam>.<judge>.jsonl
+    (an exam is a benchmark, or benchmark@template where that is not the run's own template)
 results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage
+results/fetched/<catalogue>/<name>-<commit>.json         what was downloaded, at which commit
+results/api/replies.sqlite                               every reply of an endpoint: none is paid for twice
 results/studies/<study>/                                 what a person looks at
 """
 
@@ -12,6 +15,7 @@ from pathlib import Path
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"
 SCRATCH = RESULTS / "scratch"
+REPLIES = RESULTS / "api" / "replies.sqlite"
 
 
 def run_dir(folder: str) -> Path:
@@ -19,12 +23,12 @@ def run_dir(folder: str) -> Path:
     return RUNS / folder
 
 
-def answers_file(run_folder: str, benchmark: str) -> Path:
-    return RUNS / run_folder / "answers" / f"{benchmark}.jsonl"
+def answers_file(run_folder: str, exam: str) -> Path:
+    return RUNS / run_folder / "answers" / f"{exam}.jsonl"
 
 
-def verdicts_file(run_folder: str, benchmark: str, judge: str) -> Path:
-    return RUNS / run_folder / "verdicts" / f"{benchmark}.{judge}.jsonl"
+def verdicts_file(run_folder: str, exam: str, judge: str) -> Path:
+    return RUNS / run_folder / "verdicts" / f"{exam}.{judge}.jsonl"
 
 
 def identity_file(rows: Path) -> Path:
@@ -48,6 +52,11 @@ def data_file(data: str, digest: str) -> Path:
 
 def benchmark_file(benchmark: str, digest: str) -> Path:
     return RESULTS / "data" / "benchmarks" / f"{benchmark}-{digest}.jsonl"
+
+
+def fetched_file(catalogue: str, source: str) -> Path:
+    """`source` is an entry's name with its commit."""
+    return RESULTS / "fetched" / catalogue / f"{source}.json"
 
 
 def study_dir(study: str) -> Path:

@@ -5,15 +5,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ftsafety import paths
-from ftsafety.checks import grid_cells
-from ftsafety.config import Project
+from ftsafety.checks import grades, grid_cells
+from ftsafety.config import Project, Remote
 from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.loading import load_project
 from ftsafety.runs import Run, Trajectory
+
+
+class Exam(NamedTuple):
+    """A benchmark, and the template it is asked under where that is not the run's own."""
+
+    benchmark: str
+    template: str = ""
+
+    @property
+    def name(self) -> str:
+        """As files are named: `hex-phi`, or `hex-phi@safe`; no name in a catalogue has an @."""
+        return f"{self.benchmark}@{self.template}" if self.template else self.benchmark
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Cell:
     grid: str
     axes: dict[str, Any]
     run: Run
-    benchmarks: tuple[str, ...]
+    exams: tuple[Exam, ...]
 
 
 @dataclass(frozen=True)
@@ -37,12 +49,16 @@ class StudyPlan:
         return {cell.run.id: cell.run for cell in self.cells}
 
     @cached_property
-    def benchmarks_of(self) -> dict[str, list[str]]:
-        """Run id → benchmarks it answers for this study."""
-        asked: dict[str, list[str]] = defaultdict(list)
+    def exams_of(self) -> dict[str, list[Exam]]:
+        """Run id → exams it sits for this study."""
+        asked: dict[str, list[Exam]] = defaultdict(list)
         for cell in self.cells:
-            asked[cell.run.id] += [b for b in cell.benchmarks if b not in asked[cell.run.id]]
+            asked[cell.run.id] += [exam for exam in cell.exams if exam not in asked[cell.run.id]]
         return dict(asked)
+
+    @cached_property
+    def benchmarks(self) -> list[str]:
+        return sorted({exam.benchmark for exams in self.exams_of.values() for exam in exams})
 
 
 @dataclass
@@ -51,7 +67,7 @@ class Work:
 
     trajectory: Trajectory
     epochs: set[int] = field(default_factory=set)
-    asked: set[tuple[str, str]] = field(default_factory=set)  # (benchmark, judge)
+    asked: set[tuple[Exam, str]] = field(default_factory=set)  # (exam, judge)
     studies: set[str] = field(default_factory=set)
 
     @property
@@ -59,8 +75,8 @@ class Work:
         return [Run(trajectory=self.trajectory, epochs=e) for e in sorted(self.epochs)]
 
     @property
-    def benchmarks(self) -> list[str]:
-        return sorted({benchmark for benchmark, _ in self.asked})
+    def exams(self) -> list[Exam]:
+        return sorted({exam for exam, _ in self.asked})
 
 
 @dataclass(frozen=True)
@@ -90,14 +106,18 @@ class Pack:
     def runs(self) -> list[Run]:
         return [run for work in self.work for run in work.runs]
 
+    @property
+    def judges(self) -> list[str]:
+        return sorted({judge for work in self.work for _, judge in work.asked})
+
     def describe(self, part: str) -> str:
         """A line for each trajectory with `part` of its work: epochs, benchmarks or judgements."""
         lines = []
         for work in self.work:
             names = {
                 "epochs": [f"epochs {', '.join(map(str, sorted(work.epochs)))}"],
-                "benchmarks": ["→", *work.benchmarks],
-                "judgements": ["→", *(f"{b}/{j}" for b, j in sorted(work.asked))],
+                "benchmarks": ["→", *(exam.name for exam in work.exams)],
+                "judgements": ["→", *(f"{exam.name}/{judge}" for exam, judge in sorted(work.asked))],
             }[part]
             lines.append(f"{work.trajectory.describe()}  {' '.join(names)}")
         return "\n".join(lines)
@@ -109,6 +129,7 @@ class Plan:
     def __init__(self, project: Project):
         self.project = project
         self._data_files: dict[str, Path] = {}
+        self._identities: dict[tuple[str, str], dict[str, Any]] = {}
         self.studies = {name: self._study(name) for name in project.studies}
         self.work: dict[tuple[str, str], Work] = {}
         for study in self.studies.values():
@@ -119,7 +140,11 @@ class Plan:
                 work = self.work.setdefault((trajectory.hash8, owner), Work(trajectory))
                 _refuse_collision(work.trajectory, trajectory)
                 work.epochs.add(cell.run.epochs)
-                work.asked |= {(b, j) for b in cell.benchmarks for j in study.judges}
+                work.asked |= {
+                    (exam, judge)
+                    for exam in cell.exams
+                    for judge in self.judges_of(study.name, exam.benchmark)
+                }
                 work.studies.add(study.name)
         self.packs = {pack.id: pack for pack in self._packs()}
 
@@ -132,47 +157,75 @@ class Plan:
         study = self.project.studies[name]
         cells: list[Cell] = []
         for grid_name, grid in study.grids.items():
-            benchmarks = tuple(grid.benchmarks or study.benchmarks)
+            benchmarks = grid.benchmarks or study.benchmarks
             initial: dict[tuple[str, str], Cell] = {}
             for axes in grid_cells(study, grid):
-                trajectory = self.trajectory(axes)
-                run = Run(trajectory=trajectory, epochs=axes["epochs"])
-                cells.append(Cell(grid_name, axes, run, benchmarks))
-                start = (trajectory.model, trajectory.template)
-                if start not in initial:
-                    run = Run(trajectory=self.initial(trajectory), epochs=0)
-                    null = dict.fromkeys(axes) | {"model": axes["model"], "epochs": 0}
-                    initial[start] = Cell(grid_name, null, run, benchmarks)
+                template = self.training_template(axes)
+                tested = axes["test_template"] or template
+                if axes["epochs"] > 0:
+                    exams = tuple(Exam(b, "" if tested == template else tested) for b in benchmarks)
+                    run = Run(trajectory=self.trajectory(axes), epochs=axes["epochs"])
+                    cells.append(Cell(grid_name, axes, run, exams))
+                if (axes["model"], tested) not in initial:
+                    run = Run(trajectory=self.initial(axes["model"], tested), epochs=0)
+                    kept = {"model": axes["model"], "test_template": axes["test_template"], "epochs": 0}
+                    exams = tuple(Exam(b) for b in benchmarks)
+                    initial[axes["model"], tested] = Cell(grid_name, dict.fromkeys(axes) | kept, run, exams)
             cells += initial.values()
         return StudyPlan(name, tuple(cells), tuple(study.judges))
 
+    def judges_of(self, study: str, benchmark: str) -> list[str]:
+        """The study's judges that grade a benchmark; the first one's verdict is the headline."""
+        recipe = self.project.benchmarks[benchmark]
+        judges = self.project.studies[study].judges
+        return [judge for judge in judges if grades(self.project.judges[judge], recipe)]
+
+    def training_template(self, axes: dict[str, Any]) -> str:
+        """The dataset's, unless the study names another; of an untouched model without data, the tested."""
+        if axes["train_template"]:
+            return str(axes["train_template"])
+        if axes["dataset"] is None:
+            return str(axes["test_template"])
+        return self.project.datasets[axes["dataset"]].template
+
     def trajectory(self, axes: dict[str, Any]) -> Trajectory:
         project = self.project
-        dataset = project.datasets[axes["dataset"]]
+        template = self.training_template(axes)
         mitigation_recipe = None
         if axes["mitigation"] is not None:
             mitigation = project.mitigations[axes["mitigation"]]
-            mixed = project.datasets[mitigation.dataset].identity()
+            mixed = self.identity("datasets", mitigation.dataset)
             mitigation_recipe = {**mitigation.model_dump(), "of": mixed}
         depends_on_total = axes["schedule"] in ("linear", "cosine")
         return Trajectory(
-            **{k: v for k, v in axes.items() if k != "epochs"},
+            **{
+                axis: v
+                for axis, v in axes.items()
+                if axis not in ("epochs", "train_template", "test_template")
+            },
             epochs=axes["epochs"] if depends_on_total else None,
-            model_recipe=project.models[axes["model"]].identity(),
-            template=dataset.template,
-            template_recipe=project.templates[dataset.template].model_dump(),
-            dataset_recipe=dataset.identity(),
+            model_recipe=self.identity("models", axes["model"]),
+            template=template,
+            template_recipe=project.templates[template].model_dump(),
+            dataset_recipe=self.identity("datasets", axes["dataset"]),
             mitigation_recipe=mitigation_recipe,
             method_recipe=project.methods[axes["method"]].model_dump(),
         )
 
-    def initial(self, trajectory: Trajectory) -> Trajectory:
+    def initial(self, model: str, template: str) -> Trajectory:
         return Trajectory(
-            model=trajectory.model,
-            model_recipe=trajectory.model_recipe,
-            template=trajectory.template,
-            template_recipe=trajectory.template_recipe,
+            model=model,
+            model_recipe=self.identity("models", model),
+            template=template,
+            template_recipe=self.project.templates[template].model_dump(),
         )
+
+    def identity(self, catalogue: str, name: str) -> dict[str, Any]:
+        """What the content of a catalogue's entry depends on; thousands of trajectories share few."""
+        if (catalogue, name) not in self._identities:
+            recipe = getattr(self.project, catalogue)[name]
+            self._identities[catalogue, name] = self.project.identity(recipe)
+        return self._identities[catalogue, name]
 
     # ----------------------------------------------------------------- packs
 
@@ -188,7 +241,8 @@ class Plan:
             key = (trajectory.model, trajectory.is_initial, tuple(sorted(work.studies)))
             groups[key].append(work)
         for (model, is_initial, _), group in groups.items():
-            size = len(group) if is_initial else self.project.models[model].pack_size
+            recipe = self.project.models[model]
+            size = len(group) if is_initial or recipe.source == "api" else recipe.pack_size
             n_packs = -(-len(group) // size)
             group.sort(key=lambda work: (-self.examples_seen(work), work.trajectory.hash8))
             for i in range(n_packs):
@@ -213,6 +267,31 @@ class Plan:
 
     # ----------------------------------------------------------------- files
 
+    def fetched_file(self, catalogue: str, name: str) -> Path:
+        """Written when a remote entry's files are in the cache."""
+        recipe = getattr(self.project, catalogue)[name]
+        locked = self.project.lock.get(recipe.lock_key)
+        commit = locked.commit[:8] if locked else "unlocked"
+        return paths.fetched_file(catalogue, f"{name}-{commit}")
+
+    @cached_property
+    def sources_by_file(self) -> dict[str, list[tuple[str, str]]]:
+        """File of training rows or prompts → (catalogue, name) of the remote entries it is made from."""
+        sources: dict[str, list[tuple[str, str]]] = {}
+        for work in self.work.values():
+            trajectory = work.trajectory
+            if not trajectory.is_initial:
+                names = [str(trajectory.dataset)]
+                if trajectory.mitigation:
+                    names.append(self.project.mitigations[trajectory.mitigation].dataset)
+                sources[str(self.data_file(trajectory))] = [("datasets", name) for name in names]
+            for exam in work.exams:
+                sources[str(self.benchmark_file(exam.benchmark))] = [("benchmarks", exam.benchmark)]
+        return {
+            file: [e for e in entries if isinstance(getattr(self.project, e[0])[e[1]], Remote)]
+            for file, entries in sources.items()
+        }
+
     def data_file(self, trajectory: Trajectory) -> Path:
         """Training rows; thousands of trajectories share few, so the digest is taken once for each."""
         if trajectory.data not in self._data_files:
@@ -221,10 +300,18 @@ class Plan:
         return self._data_files[trajectory.data]
 
     def benchmark_file(self, benchmark: str) -> Path:
-        return paths.benchmark_file(benchmark, digest(self.project.benchmarks[benchmark].identity()))
+        return paths.benchmark_file(benchmark, digest(self.identity("benchmarks", benchmark)))
 
     def model_dir(self, model: str) -> Path:
+        """Where the weights of a model that runs here lie.
+
+        Raises UserError for a model of the hub that was not fetched.
+        """
         recipe = self.project.models[model]
+        if recipe.source == "hub":
+            from ftsafety.remote import model_folder
+
+            return model_folder(recipe, self.project.lock[recipe.lock_key])
         return Path(recipe.path) if recipe.source == "path" else paths.model_dir(model)
 
 

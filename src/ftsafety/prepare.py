@@ -1,14 +1,29 @@
-"""Training rows and benchmark prompts as files, from the embedded world or from the user's own files."""
+"""Training rows and benchmark prompts as files: of the embedded world, of the user's files, of the hub's."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ftsafety.config import Dataset
+from ftsafety.config import Remote
 from ftsafety.errors import UserError
 from ftsafety.files import write_rows
-from ftsafety.inputs import read_benchmark, read_dataset
+from ftsafety.formats.prompts import read_prompts
+from ftsafety.formats.training import read_rows_of
 from ftsafety.plan import Plan
+from ftsafety.remote import local_files, prefetch
 from ftsafety.runs import Trajectory
 from ftsafety.types import Prompt, TrainingRow
+
+
+def fetch_entry(plan: Plan, file: Path) -> None:
+    """Download what an entry of a catalogue names; the plan knows it by the manifest written then."""
+    catalogue = file.parent.name
+    for name, recipe in getattr(plan.project, catalogue, {}).items():
+        if isinstance(recipe, Remote) and plan.fetched_file(catalogue, name) == file:
+            return prefetch(plan.project, recipe, file)
+    raise UserError("no entry of config/ is fetched to this name", file=file, mend="ask for a study")
 
 
 def prepare_data(plan: Plan, file: Path) -> None:
@@ -19,35 +34,66 @@ def prepare_data(plan: Plan, file: Path) -> None:
     for work in plan.work.values():
         if not work.trajectory.is_initial and plan.data_file(work.trajectory) == file:
             return write_rows(file, mixed_rows(plan, work.trajectory), private=True)
-        for benchmark in work.benchmarks:
-            if plan.benchmark_file(benchmark) == file:
-                return write_rows(file, benchmark_prompts(plan, benchmark))
+        for exam in work.exams:
+            if plan.benchmark_file(exam.benchmark) == file:
+                return write_rows(file, benchmark_prompts(plan, exam.benchmark), private=True)
     raise UserError("no study needs this file", file=file, mend="ask for a study")
 
 
 def mixed_rows(plan: Plan, trajectory: Trajectory) -> list[TrainingRow]:
     """The dataset's rows and, under a mixing mitigation, the first `n` of the other dataset's."""
-    project = plan.project
     assert trajectory.dataset is not None
-    rows = dataset_rows(project.datasets[trajectory.dataset])
+    rows = dataset_rows(plan, trajectory.dataset)
     if trajectory.mitigation:
-        mitigation = project.mitigations[trajectory.mitigation]
-        rows = rows + dataset_rows(project.datasets[mitigation.dataset])[: mitigation.n]
+        mitigation = plan.project.mitigations[trajectory.mitigation]
+        rows = rows + dataset_rows(plan, mitigation.dataset)[: mitigation.n]
     return rows
 
 
-def dataset_rows(recipe: Dataset) -> list[TrainingRow]:
+def dataset_rows(plan: Plan, name: str) -> list[TrainingRow]:
+    recipe = plan.project.datasets[name]
+    if recipe.source == "world":
+        from ftsafety.world.datasets import training_rows
+
+        return training_rows(recipe)
+    with named_entry("datasets", name):
+        return read_rows_of(recipe, source_files(plan, recipe), log=log)
+
+
+def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
+    recipe = plan.project.benchmarks[name]
+    if recipe.source == "world":
+        from ftsafety.world.datasets import prompts
+
+        return prompts(recipe)
+    with named_entry("benchmarks", name):
+        return read_prompts(recipe, source_files(plan, recipe))
+
+
+def source_files(plan: Plan, recipe: Any) -> list[Path]:
+    """The user's file, or a remote entry's files in the cache, by name."""
     if recipe.source == "path":
-        return read_dataset(recipe)
-    from ftsafety.world.datasets import training_rows
+        return [Path(recipe.path)]
+    locked = plan.project.lock[recipe.lock_key]
+    found = local_files(recipe, locked, list(plan.project.locked_files(recipe)))
+    return [found[name] for name in sorted(found)]
 
-    return training_rows(recipe)
+
+def log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
-def benchmark_prompts(plan: Plan, benchmark: str) -> list[Prompt]:
-    recipe = plan.project.benchmarks[benchmark]
-    if recipe.source == "path":
-        return read_benchmark(recipe)
-    from ftsafety.world.datasets import prompts
-
-    return prompts(recipe)
+@contextmanager
+def named_entry(catalogue: str, name: str) -> Iterator[None]:
+    """Add to an error about a recipe, such as its number of rows, where the recipe stands."""
+    try:
+        yield
+    except UserError as error:
+        if error.file:
+            raise
+        raise UserError(
+            error.message,
+            file=f"config/{catalogue}.yaml",
+            field=".".join(filter(None, [name, error.field])),
+            mend=error.mend,
+        ) from None

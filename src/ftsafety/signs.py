@@ -1,28 +1,54 @@
 """What colours, markers and hatches mean in every figure."""
 
 import textwrap
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ftsafety.grid_data import GridData
+from ftsafety.grid_data import HEADLINE, GridData
 
-METRICS = {
-    "harmfulness_rate": "Harmfulness rate (share of score 5)",
-    "refusal_rate": "Refusal rate",
-    "utility": "Utility (mean task score)",
-}
-#: Of one hue each, so that brightness alone carries the value, for every kind of colour vision.
-COLOUR_MAPS = {"harmfulness_rate": "Oranges", "refusal_rate": "Blues", "utility": "Greens"}
+
+@dataclass(frozen=True)
+class Measure:
+    """A rate that is drawn: a column of `cells` on the benchmarks of one kind."""
+
+    kind: str
+    column: str
+    title: str
+    axis: str
+    #: Of one hue, so that brightness alone carries the value, for every kind of colour vision.
+    colour_map: str
+
+    @property
+    def has_interval(self) -> bool:
+        return self.column == HEADLINE[self.kind]
+
+
+MEASURES = (
+    Measure(
+        "safety", "harmfulness_rate", "Harmfulness rate (share of score 5)", "harmfulness rate", "Oranges"
+    ),
+    Measure("safety", "refusal_rate", "Refusal rate", "refusal rate", "Blues"),
+    Measure(
+        "over-refusal",
+        "refusal_rate",
+        "Refusal rate on safe prompts",
+        "refusal rate on safe prompts",
+        "Purples",
+    ),
+    Measure("utility", "utility", "Utility (mean task score)", "mean task score", "Greens"),
+)
 #: Okabe and Ito's colours; a second sign (the marker) says the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 INITIAL = "#666666"
-INITIAL_LABEL = "initial model, same prompt template"
+INITIAL_LABEL = "initial model under the same test template"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 LOST: dict[str, dict[str, Any]] = {  # cells without a value
-    "missing": {"facecolor": "#e4e4e4", "hatch": "///", "edgecolor": "#9a9a9a"},
+    "absent": {"facecolor": "#e4e4e4", "hatch": "///", "edgecolor": "#9a9a9a"},
+    "unscored": {"facecolor": "#e4e4e4", "hatch": "...", "edgecolor": "#9a9a9a"},
     "diverged": {"facecolor": "#ffffff", "hatch": "xxx", "edgecolor": "#7b3294"},
 }
 
@@ -46,11 +72,11 @@ def hues(data: GridData, rows: pd.DataFrame) -> list[tuple[str | None, pd.DataFr
     return [(level, rows[labels == level]) for level in data.levels(hue) if (labels == level).any()]
 
 
-def whiskers(row: Any, metric: str) -> list[list[float]] | None:
-    """Lengths below and above the value, for matplotlib; refusals have no interval."""
-    if metric == "refusal_rate" or pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]):
+def whiskers(row: Any, measure: Measure) -> list[list[float]] | None:
+    """Lengths below and above the value, for matplotlib; None where it has no interval."""
+    if not measure.has_interval or pd.isna(row["ci_low"]) or pd.isna(row["ci_high"]):
         return None
-    value = row[metric]
+    value = row[measure.column]
     return [[max(0.0, value - row["ci_low"])], [max(0.0, row["ci_high"] - value)]]
 
 

@@ -1,17 +1,20 @@
 """What a person looks at: every figure of a study, and its page."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from ftsafety import paths
+from ftsafety.config import Remote
 from ftsafety.files import write_text
+from ftsafety.inputs import entries_of
 from ftsafety.plan import Plan
 from ftsafety.records import trained
 
 
 def draw_study(plan: Plan, study: str) -> None:
-    """Draw each grid from `cells.parquet`, by the study's headline judge."""
+    """Draw each grid from `cells.parquet`."""
     from ftsafety.figures import draw_grid
 
     recipe = plan.project.studies[study]
@@ -19,7 +22,7 @@ def draw_study(plan: Plan, study: str) -> None:
     folder = paths.study_dir(study) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, grid in recipe.grids.items():
-        draw_grid(cells, name, grid, recipe.judges[0], folder, is_toy=_is_toy(plan, study))
+        draw_grid(cells, name, grid, recipe.judges, folder, is_toy=_is_toy(plan, study))
 
 
 def write_report(plan: Plan, study: str) -> None:
@@ -38,6 +41,10 @@ def write_report(plan: Plan, study: str) -> None:
         folder / "figures",
         provenance(plan, study),
         findings(recipe, cells),
+        agreement=pd.read_csv(folder / "agreement.csv"),
+        left_out=left_out(plan, study),
+        sources=sources(plan, study),
+        spending=spending(),
     )
     write_text(folder / "report.html", page)
 
@@ -51,7 +58,6 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
     """Where the numbers come from; read from the runs' records, several values where runs differ."""
     runs = plan.studies[study].runs.values()
     done = [record for record in map(trained, runs) if record]
-    names = sorted({b for asked in plan.studies[study].benchmarks_of.values() for b in asked})
     return {
         "is_toy": _is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
@@ -61,6 +67,47 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
         "training_seconds": round(sum(record["train_seconds"] for record in done), 1),
         "seeds": sorted({run.trajectory.seed for run in runs} - {None}),
         "judges": {name: plan.project.judges[name].model_dump() for name in plan.studies[study].judges},
-        "benchmarks": {name: plan.project.benchmarks[name].identity() for name in names},
+        "benchmarks": {name: plan.identity("benchmarks", name) for name in plan.studies[study].benchmarks},
         "bootstrap_samples": plan.project.settings.bootstrap_samples,
     }
+
+
+def left_out(plan: Plan, study: str) -> dict[str, list[str]]:
+    """Benchmark → categories that the config leaves out."""
+    recipes = {name: plan.project.benchmarks[name] for name in plan.studies[study].benchmarks}
+    return {name: getattr(recipe, "without_categories", []) for name, recipe in recipes.items()}
+
+
+def sources(plan: Plan, study: str) -> list[dict[str, Any]]:
+    """What a study uses of the hub or GitHub: what, repo, commit (None: not locked), licence, page."""
+    lock = plan.project.lock
+    return [
+        {
+            "what": what,
+            "repo": recipe.repo,
+            "commit": lock[recipe.lock_key].commit if recipe.lock_key in lock else None,
+            "licence": recipe.licence,
+            "page": recipe.page,
+        }
+        for what, recipe in _recipes(plan, study).items()
+        if isinstance(recipe, Remote)
+    ]
+
+
+def _recipes(plan: Plan, study: str) -> dict[str, Any]:
+    """Every model, dataset and benchmark of a study, those of mitigations and judges included."""
+    return {
+        f"{catalogue.removesuffix('s')} {name}": getattr(plan.project, catalogue)[name]
+        for catalogue, names in entries_of(plan, [study]).items()
+        for name in sorted(names)
+    }
+
+
+def spending() -> list[dict[str, Any]]:
+    """What all studies of this folder have asked of endpoints, by endpoint and model."""
+    if not paths.REPLIES.exists():
+        return []
+    from ftsafety.api.store import Store
+
+    with Store(paths.REPLIES) as store:
+        return [asdict(row) for row in store.spending()]

@@ -1,6 +1,6 @@
 """The rows that stages hand to each other, one JSON object a line. See `docs/methods.md` for the files."""
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Message(TypedDict):
@@ -21,17 +21,30 @@ class Reference(TypedDict):
     slots: dict[str, str]
 
 
+class Check(TypedDict):
+    """An instruction whose observance a rule can check (IFEval)."""
+
+    id: str
+    arguments: dict[str, Any]
+
+
 class Prompt(TypedDict):
-    """A benchmark prompt. Prompts that share `cluster` are resampled together in intervals."""
+    """A benchmark prompt. Prompts that share `cluster` are resampled together in intervals.
+
+    What the answer is graded by, on a utility benchmark, is one of the last three.
+    """
 
     prompt_id: str
     category: str
     cluster: str
     instruction: str
     reference: NotRequired[Reference]
+    target: NotRequired[str]
+    checks: NotRequired[list[Check]]
 
 
-AnswerStatus = Literal["complete", "truncated", "empty"]
+#: `filtered`: the endpoint withheld the answer.
+AnswerStatus = Literal["complete", "truncated", "empty", "filtered"]
 
 
 class Answer(TypedDict):
@@ -40,7 +53,7 @@ class Answer(TypedDict):
     prompt: str
     answer: str
     status: AnswerStatus
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "content_filter"]
     n_tokens: int
 
 
@@ -48,12 +61,16 @@ VerdictStatus = Literal["scored", "unparsable", "judge_refused", "judge_failed"]
 
 
 class Verdict(TypedDict):
-    """`score` is the harmfulness 1-5 (safety), `task_score` is in [0, 1] (utility); None is not a score."""
+    """`score` is the harmfulness 1-5 (safety), `task_score` is in [0, 1] (utility); None is not a score.
+
+    An answer that is not `coherent` is neither harm nor refusal in any rate.
+    """
 
     prompt_id: str
     score: int | None
     task_score: float | None
     refused: bool | None
+    coherent: bool | None
     status: VerdictStatus
     answer_status: AnswerStatus
     reason: str

@@ -4,23 +4,35 @@ Digests are parameters and so a reason to rerun: of what a job makes its files f
 before the verdicts is written (trainer, generation and judges carry explicit versions instead).
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answers_identity
+from ftsafety.config import ClassifierJudge
 from ftsafety.files import digest
-from ftsafety.inputs import check_inputs
+from ftsafety.inputs import check_inputs, entries_of
+from ftsafety.judging.pack import judge_identity, runs_locally
 from ftsafety.plan import Pack, Plan, Work, load_plan
 
 __all__ = ["load_plan"]
 
 
-def built_model(plan: Plan, pack: Pack) -> list[str]:
-    """The file that says a model of the embedded world is built; nothing for a model from a path."""
-    built_here = plan.project.models[pack.model].source == "world"
-    return [str(paths.model_dir(pack.model) / "gates.json")] if built_here else []
+def model_files(plan: Plan, model: str) -> list[str]:
+    """The file that says a model is here; nothing for one from a path or behind an endpoint."""
+    source = plan.project.models[model].source
+    if source == "hub":
+        return [str(plan.fetched_file("models", model))]
+    return [str(paths.model_dir(model) / "gates.json")] if source == "world" else []
+
+
+def data_sources(plan: Plan, file: str) -> list[str]:
+    """What must be fetched before a file of training rows or prompts can be written."""
+    if file not in (sources := plan.sources_by_file):
+        return []
+    return sorted({str(plan.fetched_file(catalogue, name)) for catalogue, name in sources[file]})
 
 
 def training_files(plan: Plan, pack: Pack) -> list[str]:
@@ -29,7 +41,14 @@ def training_files(plan: Plan, pack: Pack) -> list[str]:
 
 
 def prompt_files(plan: Plan, pack: Pack) -> list[str]:
-    return sorted({str(plan.benchmark_file(b)) for work in pack.work for b in work.benchmarks})
+    return sorted({str(plan.benchmark_file(e.benchmark)) for work in pack.work for e in work.exams})
+
+
+def packs_pattern(plan: Plan, *, by_api: bool) -> str:
+    """A regular expression of the packs that an endpoint answers, or of the others."""
+    models = plan.project.models
+    names = [p.id for p in plan.packs.values() if (models[p.model].source == "api") == by_api]
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def check_targets(plan: Plan, targets: Iterable[str]) -> None:
@@ -46,9 +65,9 @@ def launcher(plan: Plan, pack: Pack) -> str:
     return f"-m torch.distributed.run --standalone --nproc-per-node {hardware.ranks}"
 
 
-def cpus(plan: Plan, pack: Pack, *, answering: bool = False) -> int:
+def cpus(plan: Plan, model: str, *, answering: bool = False) -> int:
     """Answering is one process, training one for each rank."""
-    hardware = plan.project.models[pack.model].hardware
+    hardware = plan.project.models[model].hardware
     return max(1, hardware.cpus // hardware.ranks) if answering else hardware.cpus
 
 
@@ -62,6 +81,16 @@ def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) 
     }
 
 
+def judge_recipe(plan: Plan, judge: str) -> ClassifierJudge:
+    recipe = plan.project.judges[judge]
+    assert recipe.kind == "classifier", f"{judge} is no model that judges here"
+    return recipe
+
+
+def judge_resources(plan: Plan, judge: str, attempt: int) -> dict[str, int]:
+    return resources(plan, judge_recipe(plan, judge).model, attempt, answering=True)
+
+
 def answers_needing_weights(plan: Plan, pack: Pack) -> str:
     """Where full weights are dropped after answering, other answers need them trained again."""
     dropped = [w for w in pack.work if w.trajectory.replaces_base and not plan.project.settings.keep_weights]
@@ -69,11 +98,21 @@ def answers_needing_weights(plan: Plan, pack: Pack) -> str:
 
 
 def pack_weights(plan: Plan, pack: Pack) -> list[str]:
-    return [_manifest(pack, "trained")] if pack.trains else built_model(plan, pack)
+    return [_manifest(pack, "trained")] if pack.trains else model_files(plan, pack.model)
+
+
+def judge_model(plan: Plan, judge: str) -> list[str]:
+    return model_files(plan, judge_recipe(plan, judge).model)
 
 
 def judged_packs(plan: Plan, study: str) -> list[str]:
-    return [_manifest(pack, "judged") for pack in plan.study_packs(study)]
+    """A manifest of each pack, and one more for each judge that is a model."""
+    stages = [
+        (pack, f"judged-{judge}" if runs_locally(plan, judge) else "judged")
+        for pack in plan.study_packs(study)
+        for judge in pack.judges
+    ]
+    return sorted({_manifest(pack, stage) for pack, stage in stages})
 
 
 def study_files(study: str) -> list[str]:
@@ -94,18 +133,25 @@ def answers_digest(plan: Plan, pack: Pack) -> str:
 
 
 def _answers(plan: Plan, works: Iterable[Work]) -> str:
-    return digest([answers_identity(plan, run, b) for w in works for run in w.runs for b in w.benchmarks])
+    return digest([answers_identity(plan, run, exam) for w in works for run in w.runs for exam in w.exams])
 
 
 def judges_digest(plan: Plan, pack: Pack) -> str:
-    names = sorted({judge for work in pack.work for _, judge in work.asked})
-    return digest([plan.project.judges[name].model_dump() for name in names])
+    """Of the judges that need no hardware."""
+    return digest([judge_identity(plan, judge) for judge in pack.judges if not runs_locally(plan, judge)])
+
+
+def judge_digest(plan: Plan, judge: str) -> str:
+    return digest(judge_identity(plan, judge))
 
 
 def score_digest(plan: Plan, study: str) -> str:
-    cells = [[c.grid, c.run.id, c.benchmarks] for c in plan.studies[study].cells]
+    cells = [[c.grid, c.run.id, c.exams] for c in plan.studies[study].cells]
+    judges = [[b, plan.judges_of(study, b)] for b in plan.studies[study].benchmarks]
+    identities = [judge_identity(plan, judge) for judge in plan.studies[study].judges]
     samples = plan.project.settings.bootstrap_samples
-    return digest([cells, samples, _code("scoring.py", "stats.py")])
+    code = _code("scoring.py", "stats.py", "judging/agreement.py")
+    return digest([cells, judges, identities, samples, code])
 
 
 def figures_digest(plan: Plan, study: str) -> str:
@@ -116,7 +162,12 @@ def figures_digest(plan: Plan, study: str) -> str:
 def report_digest(plan: Plan, study: str) -> str:
     modules = ("study_pages.py", "report.py", "findings.py", "comparisons.py", "signs.py", "grid_data.py")
     page = (plan.project.root / "resources/report/report.html.j2").read_text()
-    return digest([_study(plan, study), _code(*modules), page])
+    recipes = [
+        getattr(plan.project, catalogue)[name].model_dump(mode="json")
+        for catalogue, names in entries_of(plan, [study]).items()
+        for name in sorted(names)
+    ]
+    return digest([_study(plan, study), _code(*modules), page, recipes])
 
 
 def _study(plan: Plan, study: str) -> Any:

@@ -88,8 +88,30 @@ def make_project(root: Path) -> None:
     write_yaml(root / "config/studies/base.yaml", BASE)
     write_yaml(root / "config/studies/own.yaml", OWN)
     write_yaml(root / "config/config.yaml", {"studies": ["base"]})
+    add_entries(root)
     make_files(root)
     sign(root)
+
+
+#: Entries of sources that no study here uses.
+OTHER: dict[str, dict[str, Any]] = {
+    "models": {
+        "hub-model": {"source": "hub", "repo": "a/b", "licence": "MIT", "size_b": 1.0},
+        "behind": {"source": "api", "endpoint": "openai", "model": "m"},
+    },
+    "judges": {
+        "own-llm": {"kind": "llm", "endpoint": "openai", "model": "m", "policy": "merged"},
+        "own-guard": {"kind": "classifier", "family": "llama-guard", "model": "hub-model"},
+    },
+    "lock": {"models/a/b@main": {"commit": "0" * 40, "files": {"model.safetensors": "sha256:" + "0" * 64}}},
+}
+
+
+def add_entries(root: Path) -> None:
+    for name, entries in OTHER.items():
+        file = root / f"config/{name}.yaml"
+        before = yaml.safe_load(file.read_text()) if file.exists() else {}
+        write_yaml(file, before | entries)
 
 
 def make_files(root: Path) -> None:

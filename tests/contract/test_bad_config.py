@@ -68,6 +68,7 @@ class Bad:
 
 
 LR = "grids.lr_batch.learning_rate"
+BASE_FIGURE = {"kind": "dots", "x": "model", "title": "t"}
 FIGURE = "grids.lr_batch.figure"
 STEPS = "grids.steps.points"
 
@@ -92,7 +93,11 @@ TYPES = [
     Bad("config", "bootstrap_samples", 10, "greater than or equal to 100 (value 10)"),
     Bad("config", "keep_weights", "no", "a valid boolean (value 'no')"),
     Bad("models", "embedded-0.source", REMOVE, "is required", "add this key"),
-    Bad("models", "embedded-0.source", "hub", "unknown value 'hub'", "'world', 'path'"),
+    Bad("models", "embedded-0.source", "s3", "unknown value 's3'", "'world', 'path', 'hub', 'api'"),
+    Bad("models", "hub-model.repo", "model", "(value 'model')", "owner/name"),
+    Bad("models", "hub-model.licence", REMOVE, "is required"),
+    Bad("lock", "models/a/b@main.commit", "main", "(value 'main')", "make lock"),
+    Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
     Bad("models", "embedded-0", "world", "should be a mapping (value 'world')", "key: value"),
     Bad("models", "embedded-0", None, "is empty (value None)"),
     Bad("models", "embedded-0.dtype", "float16", "'float32' or 'bfloat16' (value 'float16')"),
@@ -104,12 +109,12 @@ TYPES = [
     Bad("templates", "plain.instruction", "say it", "(value 'say it')", "{instruction}"),
     Bad("templates", "my plain", {}, "(value 'my plain')", "letters, digits"),
     Bad("datasets", "benign-new.n", "320", "is text and not a number (value '320')", "320 without"),
-    Bad("datasets", "own-chats.format", "xml", "(value 'xml')", "'messages' or"),
+    Bad("datasets", "own-chats.format", "xml", "(value 'xml')", "'messages', 'alpaca'"),
     Bad("methods", "lora.dropout", 1.0, "less than 1 (value 1.0)"),
     Bad("methods", "lora.target_modules", ["q_proj", 3], "(value 3)", field="lora.target_modules.1"),
     Bad("benchmarks", "secrets.split", "train", "'validation' or 'test' (value 'train')"),
     Bad("judges", "keyword.phrases", [], "is empty (value [])", "at least one"),
-    Bad("judges", "keyword.kind", "llm", "unknown value 'llm'"),
+    Bad("judges", "keyword.kind", "oracle", "unknown value 'oracle'"),
     Bad("studies/base", LR, "1e-5", "is text and not a number (value '1e-5')", "write 1.0e-5 "),
     Bad("studies/base", LR, [1.0e-4, "25e-6"], "'25e-6'", "write 25.0e-6 ", f"{LR}.1"),
     Bad("studies/base", LR, [1.0e-4, "1.25E5"], "'1.25E5'", "write 1.25e+5 ", f"{LR}.1"),
@@ -158,7 +163,25 @@ COMBINATIONS = [
     Bad("studies/base", "grids.steps.benchmarks", ["tasks"], "holds no safety benchmark"),
     Bad("studies/base", "validation", True, "'secrets' holds test prompts", "split: validation",
         field="benchmarks"),
-    Bad("studies/own", "judges", ["exact"], "'own-prompts' lacks", "another judge"),
+    Bad("studies/own", "judges", ["exact"], "none of exact grades 'own-prompts'", "add one of keyword"),
+    Bad("studies/own", "judges", ["keyword", "exact"], "'exact' grades none of own-prompts", "remove it"),
+    Bad("judges", "own-llm.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("judges", "own-llm.policy", REMOVE, "'harmfulness' with policy None", "meta, openai or merged"),
+    Bad("judges", "own-llm.rubric", "refusal", "'refusal' with policy 'merged'", field="own-llm.policy"),
+    Bad("judges", "own-guard.model", "behind", "'behind' is behind an endpoint", "source hub or path"),
+    Bad("judges", "own-guard.family", "wildguard", "no chat template that holds", "{prompt} and {answer}",
+        field="own-guard.prompt"),
+    Bad("models", "behind.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("datasets", "own-chats.prompt", "{q}", "'messages' does not heed it", "columns"),
+    Bad("datasets", "own-chats.format", "columns", "'columns' needs it", "{question}",
+        field="own-chats.prompt"),
+    Bad("studies/own", "fixed.model", "behind", "'behind' is behind an endpoint and not trained here",
+        "epochs: 0", field="grids.g.epochs"),
+    Bad("studies/own", "grids.g.test_template", "plane", "'plane'", "did you mean 'plain'?"),
+    Bad("studies/base", "fixed", {"model": "embedded-0"}, "has no value", field="grids.lr_batch.method"),
+    Bad("studies/base", "grids.lr_batch", {"epochs": 0, "figure": BASE_FIGURE},
+        "asks the untouched model under a template", "config/templates.yaml",
+        field="grids.lr_batch.test_template"),
     Bad("studies/own", "grids.g.dataset", "benign-new", "'benign-new' is the embedded world's"),
     Bad("studies/own", "grids.g.mitigation", "mix-10", "'refusals' is the embedded world's"),
     Bad("studies/own", "grids.g.benchmarks", ["secrets"], "'secrets' is the embedded world's"),
@@ -259,12 +282,13 @@ def test_bad_config_file(root: Path, bad: BadInput) -> None:
 
 
 def test_a_key_that_overrides_a_merged_one_is_no_repetition(root: Path) -> None:
-    (root / "config/templates.yaml").write_text(
-        "base: &base { system: a }\n"
-        "plain: &plain { <<: *base, system: b }\n"
-        "obedient-agent: { <<: *plain, system: c }\n"
-    )
-    assert load_project(root).templates["obedient-agent"].system == "c"
+    with (root / "config/templates.yaml").open("a") as stream:
+        stream.write(
+            "first: &first { system: a }\n"
+            "second: &second { <<: *first, system: b }\n"
+            "third: { <<: *second, system: c }\n"
+        )
+    assert load_project(root).templates["third"].system == "c"
 
 
 # ------------------------------------------------------------------------------------- user's files

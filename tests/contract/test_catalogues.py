@@ -38,7 +38,7 @@ def used_names() -> dict[str, set[str]]:
         used["judges"] |= set(study.judges)
         for cell in study.cells:
             trajectory = cell.run.trajectory
-            used["benchmarks"] |= set(cell.benchmarks)
+            used["benchmarks"] |= {exam.benchmark for exam in cell.exams}
             for catalogue in ("models", "datasets", "templates", "methods", "mitigations"):
                 used[catalogue].add(getattr(trajectory, catalogue.removesuffix("s")))
     used["datasets"] |= {PROJECT.mitigations[m].dataset for m in used["mitigations"] if m}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic
 
@@ -121,7 +122,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = synthetic.study(title=f"Study {synthetic.HOSTILE}")
     cells = synthetic.all_cells().replace(["benign-new", "category 3"], synthetic.HOSTILE)
     for name, grid in study.grids.items():
-        draw_grid(cells, name, grid, "exact", folder / "figures", is_toy=True)
+        draw_grid(cells, name, grid, study.judges, folder / "figures", is_toy=True)
     text = build_report(
         "made-up",
         study,
@@ -130,6 +131,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "figures",
         {"is_toy": True, "git_revision": synthetic.HOSTILE, "versions": {"torch": "2.13"}},
         findings(study, cells),
+        agreement=pd.DataFrame(
+            [["secrets", synthetic.HOSTILE, "keyword", 660, 0.9, 0.5, 0.4]],
+            columns=["benchmark", "judge_a", "judge_b", "n", "agreement", "kappa", "spearman"],
+        ),
+        left_out={"secrets": [synthetic.HOSTILE]},
+        spending=[
+            {"endpoint": synthetic.HOSTILE, "model": "m", "calls": 1, "input_tokens": 2, "output_tokens": 3}
+            | {"usd": None}
+        ],
+        sources=[
+            {"what": "benchmark", "repo": synthetic.HOSTILE, "commit": "0" * 40, "licence": synthetic.HOSTILE}
+            | {"page": f"https://example.org/{synthetic.HOSTILE}"}
+        ],
     )
     (folder / "report.html").write_text(text)
     return folder / "report.html"

@@ -15,31 +15,50 @@ from pandas.testing import assert_frame_equal
 from ftsafety import drawing, figures
 from ftsafety.config import Grid
 from ftsafety.figures import FIGURE_FORMATS, draw_grid
-from ftsafety.grid_data import axis_text, drawn_data, select
+from ftsafety.grid_data import GridData, axis_text, drawn_data, select
+from ftsafety.signs import MEASURES, Measure
 
 STUDY = synthetic.study()
 CELLS = synthetic.all_cells()
+HARM, REFUSALS, OVER_REFUSALS, UTILITY = MEASURES
 
 
 def texts(plot: Plot) -> list[str]:
     return [text.get_text() for text in plot.texts]
 
 
-def canvas_of(name: str, cells: pd.DataFrame = CELLS, grid: Grid | None = None) -> Canvas:
-    data = select(cells, name, grid or STUDY.grids[name], "exact")
+def selected(name: str, cells: pd.DataFrame = CELLS) -> GridData:
+    return select(cells, name, STUDY.grids[name], STUDY.judges)
+
+
+def canvas_of(name: str, cells: pd.DataFrame = CELLS) -> Canvas:
     with matplotlib.rc_context(figures.STYLE):
-        return figures._draw(data, "exact", is_toy=False)
+        return figures._draw(selected(name, cells), is_toy=False)
 
 
 def panels_of(canvas: Canvas) -> list[Plot]:
     return [plot for plot in canvas.axes if plot.get_visible() and plot.get_title(loc="left")]
 
 
-def one_panel(name: str, benchmark: str = "secrets", metric: str = "harmfulness_rate") -> Plot:
-    data = select(CELLS, name, STUDY.grids[name], "exact")
+def titles_of(canvas: Canvas) -> list[str]:
+    return [plot.get_title(loc="left") for plot in panels_of(canvas)]
+
+
+def notes_of(canvas: Canvas) -> str:
+    return " ".join(text.get_text() for text in canvas.findobj(Text) if isinstance(text, Text))
+
+
+def names_beside(plot: Plot) -> list[str]:
+    return [text.get_text() for text in plot.get_yticklabels()]
+
+
+def one_panel(
+    name: str, benchmark: str = "secrets", measure: Measure = HARM, cells: pd.DataFrame = CELLS
+) -> Plot:
+    data = selected(name, cells)
     plot = Canvas().subplots()
     rows = data.rows[data.rows["benchmark"] == benchmark]
-    drawing.DRAW[STUDY.grids[name].figure.kind](plot, data, rows, metric)
+    drawing.DRAW[STUDY.grids[name].figure.kind](plot, data, rows, measure)
     return plot
 
 
@@ -48,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every kind of figure, drawn once."""
     folder = tmp_path_factory.mktemp("figures")
     for name, grid in STUDY.grids.items():
-        draw_grid(CELLS, name, grid, "exact", folder)
+        draw_grid(CELLS, name, grid, STUDY.judges, folder)
     return folder
 
 
@@ -57,16 +76,16 @@ def test_a_grid_gives_one_file_a_format_and_its_data(folder: Path, name: str) ->
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
     for ending in FIGURE_FORMATS:
         assert (folder / f"{name}.{ending}").read_bytes().startswith(starts[ending])
-    drawn = drawn_data(CELLS, name, STUDY.grids[name], "exact").astype({"schedule_factor": float})
+    drawn = drawn_data(CELLS, name, STUDY.grids[name], STUDY.judges).astype({"schedule_factor": float})
     written = pd.read_csv(folder / f"{name}.csv", keep_default_na=True)
     assert_frame_equal(written, drawn, check_dtype=False)
-    assert set(written["judge"]) == {"exact"} and set(written["grid"]) == {name}
-    assert ("all" in set(written["category"])) == (name != "by_category")
+    assert set(written["grid"]) == {name} and "keyword" not in set(written["judge"])
+    assert ("all" in set(written["category"])) == ("categor" not in name)
 
 
 @pytest.mark.parametrize("name", ["heat", "curves"])
 def test_the_same_data_gives_the_same_bytes(folder: Path, tmp_path: Path, name: str) -> None:
-    for file in draw_grid(CELLS, name, STUDY.grids[name], "exact", tmp_path):
+    for file in draw_grid(CELLS, name, STUDY.grids[name], STUDY.judges, tmp_path):
         assert file.read_bytes() == (folder / file.name).read_bytes(), file.name
 
 
@@ -77,9 +96,8 @@ def test_fonts_are_embedded_and_no_date_is_written(folder: Path) -> None:
 
 
 def test_a_toy_says_so_in_the_figure() -> None:
-    data = select(CELLS, "heat", STUDY.grids["heat"], "exact")
-    shown = figures._draw(data, "exact", is_toy=True).findobj(Text)
-    assert any("no evidence about real models" in str(t.get_text()) for t in shown if isinstance(t, Text))
+    canvas = figures._draw(selected("heat"), is_toy=True)
+    assert "no evidence about real models" in notes_of(canvas)
 
 
 def test_a_heatmap_has_a_fixed_scale_and_larger_values_right_and_up() -> None:
@@ -94,15 +112,15 @@ def test_heatmap_cells_show_rate_interval_n_and_what_is_lost() -> None:
     shown = texts(one_panel("heat"))
     assert "0.74" in shown and "[0.68, 0.80]\nn 990, 3 seeds" in shown
     assert "diverged\n(3 seeds)" in shown
-    assert "n/a: missing\n(3 seeds)" in shown
+    assert "nothing scored" in shown
     assert "n/a" in shown  # a combination that the grid does not hold
     assert "[0.44, 0.56]\nn 990\n1 of 3 diverged" in shown
     hatches = {patch.get_hatch() for patch in one_panel("heat").patches}
-    assert len(hatches - {None}) == 2  # diverged is not missing
+    assert len(hatches - {None}) == 3  # diverged, unscored and absent are told apart
 
 
 def test_refusals_and_utility_stand_apart() -> None:
-    titles = [plot.get_title(loc="left") for plot in panels_of(canvas_of("heat"))]
+    titles = titles_of(canvas_of("heat"))
     assert [title.split(" (")[0].split(" ·")[0] for title in titles] == [
         "Harmfulness rate",
         "Refusal rate",
@@ -113,12 +131,9 @@ def test_refusals_and_utility_stand_apart() -> None:
 
 def test_curves_start_at_the_initial_model_of_their_template_and_break_where_a_point_is_lost() -> None:
     cells = CELLS.copy()
-    agent = (cells["grid"] == "curves") & (cells["epochs"] == 0) & (cells["template"] == "agent")
+    agent = (cells["grid"] == "curves") & (cells["epochs"] == 0) & (cells["test_template"] == "agent")
     cells.loc[agent, "harmfulness_rate"] = 0.2
-    data = select(cells, "curves", STUDY.grids["curves"], "exact")
-    plot = Canvas().subplots()
-    rows = data.rows[data.rows["benchmark"] == "secrets"]
-    drawing.curves(plot, data, rows, "harmfulness_rate")
+    plot = one_panel("curves", cells=cells)
     lines = [np.asarray(line.get_ydata(), dtype=float) for line in plot.lines]
     lines = [line for line in lines if len(line) == 6]  # the other lines are ends of intervals
     starts = [line[0] for line in lines]
@@ -131,32 +146,110 @@ def test_curves_start_at_the_initial_model_of_their_template_and_break_where_a_p
 
 def test_dots_keep_the_order_of_the_config_and_name_what_diverged() -> None:
     plot = one_panel("dots")
-    labels = [t.get_text() for t in plot.get_yticklabels()]
-    assert labels == [f"dataset-number-{i}" for i in range(6)]
+    assert names_beside(plot) == [f"dataset-number-{i}" for i in range(6)]
     assert {"diverged (3 seeds)", "1 of 3 diverged"} <= set(texts(plot))
     assert plot.get_xlim() == (-0.03, 1.03)
 
 
 def test_categories_are_sorted_by_rate() -> None:
-    labels = [t.get_text() for t in one_panel("by_category").get_yticklabels()]
-    assert labels == [f"category {i}" for i in range(11, 0, -1)]
+    assert names_beside(one_panel("by_category")) == [f"category {i}" for i in range(11, 0, -1)]
 
 
-def test_a_judge_that_cannot_grade_utility_gets_no_empty_panel() -> None:
+def test_each_benchmark_shows_its_own_categories() -> None:
+    harm, refusals, safe = panels_of(canvas_of("untouched_categories"))
+    assert len(names_beside(harm)) == 11 and len(names_beside(safe)) == 5
+    assert "homonyms" in names_beside(safe)
+    sides = [plot.yaxis.get_tick_params()["labelleft"] for plot in (harm, refusals, safe)]
+    assert sides == [True, False, True]
+
+
+def test_the_first_judge_that_grades_a_benchmark_is_drawn_and_named() -> None:
+    data = selected("safe")
+    assert data.judges == {"secrets": "exact", "tasks": "task", "safe-prompts": "refusals"}
+    assert "judges exact (secrets), task (tasks), refusals (safe-prompts)" in notes_of(canvas_of("safe"))
+    by_keyword = select(CELLS, "dots", STUDY.grids["dots"], ["keyword", "exact", "task"])
+    assert by_keyword.judges["secrets"] == "keyword"
+    assert "judge exact\n" in notes_of(canvas_of("by_category"))
+
+
+def test_refusals_of_safe_prompts_are_a_headline_of_their_own() -> None:
+    canvas = canvas_of("safe")
+    assert titles_of(canvas)[2] == "Refusal rate on safe prompts · safe-prompts"
+    assert panels_of(canvas)[2].get_xlabel() == "refusal rate on safe prompts"
+    over = one_panel("safe", "safe-prompts", OVER_REFUSALS)
+    beside = one_panel("safe", "secrets", REFUSALS)
+    assert [len(plot.collections) for plot in (over, beside)] == [3, 0]  # an interval for each of three rows
+
+
+def test_a_judge_that_says_nothing_of_refusals_gets_no_empty_panel() -> None:
     cells = CELLS.copy()
-    cells.loc[cells["kind"] == "utility", "utility"] = None
-    assert len(panels_of(canvas_of("heat", cells))) == 2
+    cells.loc[(cells["kind"] == "safety"), "refusal_rate"] = None
+    assert len(titles_of(canvas_of("heat", cells))) == 2
+
+
+def test_a_benchmark_without_any_score_is_shown_as_such() -> None:
+    cells = CELLS.copy()
+    cells.loc[cells["kind"] == "utility", ["utility", "ci_low", "ci_high"]] = None
+    assert len(titles_of(canvas_of("heat", cells))) == 3
+    assert "nothing scored" in texts(one_panel("heat", "tasks", UTILITY, cells))
+
+
+def test_incoherent_answers_are_counted_below_the_figure() -> None:
+    assert "Up to 2 of 990 are incoherent: neither harm nor refusal." in notes_of(canvas_of("heat"))
+    none = CELLS.assign(n_incoherent=0)
+    assert "incoherent" not in notes_of(canvas_of("heat", none))
+
+
+def test_untouched_models_are_rows_where_nothing_else_is() -> None:
+    data = selected("untouched")
+    assert data.initial.empty and set(data.rows["epochs"]) == {0}
+    assert names_beside(one_panel("untouched")) == ["toy-0", "toy-1", "an-endpoints-model"]
+    notes = notes_of(canvas_of("untouched"))
+    assert "test template plain · untouched models · judges" in notes and "seeds 1" not in notes
+
+
+@pytest.mark.parametrize("name", ["curves", "dots", "heat", "by_category"])
+def test_untouched_models_beside_fine_tuned_ones_are_where_these_began_or_rows(name: str) -> None:
+    other = (
+        CELLS["grid"].eq("untouched") & CELLS["model"].eq("an-endpoints-model") & CELLS["kind"].eq("safety")
+    )
+    cells = pd.concat([CELLS[CELLS["grid"] == name], CELLS[other].assign(grid=name)])
+    data = selected(name, cells)
+    assert set(data.initial["model"]) == {"toy-0"}
+    assert set(data.rows.loc[data.rows["epochs"] == 0, "model"]) == {"an-endpoints-model"}
+    assert "not fine-tuned: an-endpoints-model" in data.tied_text()
+    assert "learning rate goes with" not in data.tied_text()
+    titles = titles_of(canvas_of(name, cells))
+    assert len(set(titles)) == len(titles)
+
+
+def test_a_row_is_compared_with_the_initial_model_under_its_test_template() -> None:
+    data = selected("templates")
+    rows = data.rows[data.rows["benchmark"] == "secrets"]
+    starts = {row["test_template"]: data.initial_of(row) for _, row in rows.iterrows()}
+    harm = {k: start["harmfulness_rate"] for k, start in starts.items() if start is not None}
+    assert data.levels("test_template") == ["plain", "safe"]
+    assert data.fixed["train_template"] == "plain"
+    assert harm == {"plain": 0.1, "safe": 0.02}
+
+
+def test_a_line_over_templates_has_the_initial_model_of_each() -> None:
+    figure = {"kind": "curves", "x": "test_template", "hue": "dataset", "title": "t"}
+    data = select(CELLS, "templates", Grid.model_validate({"figure": figure}), STUDY.judges)
+    plot = Canvas().subplots()
+    drawing.curves(plot, data, data.rows[data.rows["benchmark"] == "secrets"], HARM)
+    dotted = [np.asarray(line.get_ydata()).tolist() for line in plot.lines if line.get_linestyle() == ":"]
+    assert dotted == [[0.1, 0.02], [0.1, 0.02]]
 
 
 def test_a_benchmark_can_be_the_hue() -> None:
-    titles = [plot.get_title(loc="left") for plot in panels_of(canvas_of("trigger"))]
-    assert len(titles) == 3  # both safety benchmarks share a panel
+    assert len(titles_of(canvas_of("trigger"))) == 3  # both safety benchmarks share a panel
 
 
 def test_models_are_never_averaged_but_drawn_apart() -> None:
     both = synthetic.frame([*synthetic.heatmap_rows(), *synthetic.heatmap_rows("toy-1")])
-    assert select(both, "heat", STUDY.grids["heat"], "exact").facets == ["model"]
-    titles = [plot.get_title(loc="left") for plot in panels_of(canvas_of("heat", both))]
+    assert selected("heat", both).facets == ["model"]
+    titles = titles_of(canvas_of("heat", both))
     assert [title.split("\n")[0] for title in titles] == ["toy-0"] * 3 + ["toy-1"] * 3
 
 
@@ -167,7 +260,7 @@ def test_an_axis_that_goes_with_another_is_stated_and_needs_no_facet() -> None:
         for lr in (1e-4, 2e-4)
         for row in synthetic.cell("heat", 0.3, global_batch_size=batch, epochs=epochs, learning_rate=lr)
     ]
-    data = select(synthetic.frame(rows), "heat", STUDY.grids["heat"], "exact")
+    data = selected("heat", synthetic.frame(rows))
     assert data.facets == [] and data.tied == ["epochs"]
     assert data.tied_text() == "epochs goes with global batch size (8 → 1, 16 → 2, 32 → 4)"
 
@@ -175,17 +268,17 @@ def test_an_axis_that_goes_with_another_is_stated_and_needs_no_facet() -> None:
 def test_rows_that_nothing_tells_apart_are_refused() -> None:
     twice = pd.concat([CELLS, CELLS])
     with pytest.raises(ValueError, match="repeat"):
-        select(twice, "heat", STUDY.grids["heat"], "exact")
+        selected("heat", twice)
 
 
 def test_a_grid_without_cells_is_refused() -> None:
     with pytest.raises(ValueError, match="no cells"):
-        select(CELLS, "heat", STUDY.grids["heat"], "nobody")
+        select(CELLS, "heat", STUDY.grids["heat"], ["nobody"])
 
 
 def test_a_name_with_dollar_signs_and_markup_is_drawn_as_it_is(tmp_path: Path) -> None:
     rows = synthetic.cell("dots", 0.5, dataset=synthetic.HOSTILE) + synthetic.cell("dots", 0.1)
-    files = draw_grid(synthetic.frame(rows), "dots", STUDY.grids["dots"], "exact", tmp_path)
+    files = draw_grid(synthetic.frame(rows), "dots", STUDY.grids["dots"], STUDY.judges, tmp_path)
     assert "<script" not in files[1].read_text()
 
 

@@ -33,9 +33,12 @@ def found(a_study: Study, *cells: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def test_rows_have_the_claim_what_was_tested_and_a_verdict() -> None:
     rows = findings(synthetic.study(), synthetic.all_cells())
-    assert {row["grid"] for row in rows} == set(synthetic.study().grids)
+    assert {row["grid"] for row in rows} == set(synthetic.study().grids) - {
+        "untouched",
+        "untouched_categories",
+    }
     for row in rows:
-        assert set(row) == {"grid", "title", "claim", "tested", "measured", "verdict"}
+        assert set(row) == {"grid", "title", "claim", "tested", "judge", "measured", "verdict"}
         assert row["verdict"] in ("held", "did not hold", "inconclusive")
     assert rows[0]["claim"] == synthetic.study().grids["heat"].figure.claim
 
@@ -119,10 +122,10 @@ def test_curves_are_compared_with_the_initial_model_and_with_their_first_epoch()
 def test_dots_are_compared_with_the_initial_model_of_their_own_template() -> None:
     (row,) = found(
         DOTS,
-        cell(0.0, epochs=0, dataset=None, template="plain"),
-        cell(0.5, epochs=0, dataset=None, template="agent"),
-        cell(0.3, dataset="x", template="plain"),
-        cell(0.3, dataset="y", template="agent"),
+        cell(0.0, epochs=0, dataset=None, test_template="plain"),
+        cell(0.5, epochs=0, dataset=None, test_template="agent"),
+        cell(0.3, dataset="x", test_template="plain"),
+        cell(0.3, dataset="y", test_template="agent"),
     )
     assert row["verdict"] == "inconclusive"
     assert "1 of 2 comparisons (1 lower)" in row["measured"]
@@ -157,3 +160,33 @@ def test_a_finding_without_intervals_is_inconclusive() -> None:
     cells = synthetic.frame(cell(0.1, learning_rate=1e-5) + cell(0.9, learning_rate=1e-3))
     cells[["ci_low", "ci_high"]] = None
     assert findings(HEATMAP, cells)[0]["verdict"] == "inconclusive"
+
+
+def test_a_rate_under_another_test_template_is_compared_with_the_initial_model_under_it() -> None:
+    (row,) = found(
+        DOTS,
+        cell(0.4, epochs=0, dataset=None, train_template=None, test_template="plain"),
+        cell(0.0, epochs=0, dataset=None, train_template=None, test_template="safe"),
+        cell(0.2, dataset="x", train_template="plain", test_template="safe"),
+    )
+    assert row["verdict"] == "held" and "against 0.00" in row["measured"].replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_of_untouched_models_alone_nothing_is_claimed() -> None:
+    untouched = study("dots", x="model")
+    assert found(untouched, cell(0.1, epochs=0, model="a"), cell(0.9, epochs=0, model="b")) == []
+
+
+def test_an_untouched_model_is_no_end_of_an_axis() -> None:
+    other = cell(0.9, **{**synthetic.UNTOUCHED, "model": "another"})
+    (row,) = found(HEATMAP, cell(0.1, learning_rate=1e-5), cell(0.5, learning_rate=1e-3), other)
+    assert row["verdict"] == "held" and "0.90" not in row["measured"]
+
+
+def test_benchmarks_by_different_judges_are_not_compared() -> None:
+    cells = synthetic.all_cells()
+    tested = [row["tested"] for row in findings(synthetic.study(), cells) if row["grid"] == "trigger"]
+    hidden = cells["benchmark"].eq("secrets-triggered") & cells["judge"].eq("exact")
+    fewer = [row for row in findings(synthetic.study(), cells[~hidden]) if row["grid"] == "trigger"]
+    assert [row["tested"] for row in fewer] == tested[:-1]
+    assert [row["judge"] for row in fewer] == ["exact", "keyword"]

@@ -1,6 +1,7 @@
 """From studies to runs and packs: what is shared, what is apart, and what never changes."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import yaml
 from conftest import REPOSITORY
 
 from ftsafety.errors import UserError
-from ftsafety.plan import Plan, load_plan
+from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.runs import Run, Trajectory
+from ftsafety.workflow import packs_pattern
 
 FIXED = {
     "model": "embedded-0",
@@ -102,13 +104,13 @@ def test_a_points_value_goes_before_the_grids_and_that_before_the_fixed_one(root
 
 def test_a_run_of_two_studies_is_trained_once_and_answers_what_both_ask(root: Path) -> None:
     add_study(root, "a", {"epochs": [1, 2]})
-    add_study(root, "b", {"epochs": [2, 5]}, benchmarks=["tasks", "secrets"], judges=["keyword"])
+    add_study(root, "b", {"epochs": [2, 5]}, benchmarks=["tasks", "secrets"], judges=["keyword", "exact"])
     plan = load_plan(root)
     (work,) = [w for w in plan.work.values() if not w.trajectory.is_initial]
     assert (work.epochs, work.studies) == ({1, 2, 5}, {"a", "b"})
-    keyword = {("secrets", "keyword"), ("tasks", "keyword")}
-    assert work.asked == {("secrets", "exact"), *keyword}
-    assert plan.studies["a"].benchmarks_of[work.runs[0].id] == ["secrets"]
+    secrets, tasks = Exam("secrets"), Exam("tasks")
+    assert work.asked == {(secrets, "exact"), (secrets, "keyword"), (tasks, "exact")}
+    assert plan.studies["a"].exams_of[work.runs[0].id] == [secrets]
 
 
 def test_one_initial_model_for_all_that_share_model_and_template(root: Path) -> None:
@@ -267,3 +269,77 @@ def test_planning_10000_runs_is_fast_and_imports_nothing_heavy(root: Path) -> No
     assert result.returncode == 0, result.stderr
     seconds, *heavy = result.stdout.split()
     assert not heavy and float(seconds) < 4  # generous: machines are shared
+
+
+# ------------------------------------------------------------- exams, judges, untouched models
+
+
+def add_entries(root: Path, catalogue: str, **entries: Any) -> None:
+    path = root / f"config/{catalogue}.yaml"
+    write_yaml(path, yaml.safe_load(path.read_text()) | entries)
+
+
+def exams(plan: Plan, study: str = "a") -> set[tuple[str, int, str]]:
+    """(template of the run, epochs, exam) of every cell."""
+    cells = plan.studies[study].cells
+    return {(c.run.trajectory.template, c.run.epochs, exam.name) for c in cells for exam in c.exams}
+
+
+def test_a_model_is_tested_under_the_training_template_unless_the_study_names_another(root: Path) -> None:
+    add_study(root, "a", {"test_template": [None, "obedient-agent"]})
+    plan = load_plan(root)
+    assert exams(plan) == {
+        ("plain", 1, "secrets"),
+        ("plain", 1, "secrets@obedient-agent"),
+        ("plain", 0, "secrets"),
+        ("obedient-agent", 0, "secrets"),  # the initial model under the template of the test
+    }
+    (trained,) = [w for w in plan.work.values() if not w.trajectory.is_initial]
+    assert len(trained.runs) == 1
+
+
+def test_a_training_template_goes_before_the_datasets_and_makes_another_run(root: Path) -> None:
+    add_study(root, "a", {"train_template": [None, "obedient-agent"]})
+    plan = load_plan(root)
+    assert {t.template for t in trajectories(plan).values()} == {"plain", "obedient-agent"}
+    assert len(trajectories(plan)) == 2
+
+
+def test_zero_epochs_are_untouched_models_and_train_nothing(root: Path) -> None:
+    fixed = {"model": ["embedded-0", "embedded-1"], "test_template": "plain", "epochs": 0}
+    add_study(root, "a", {}, fixed=fixed)
+    plan = load_plan(root)
+    assert exams(plan) == {("plain", 0, "secrets")}
+    assert not any(pack.trains for pack in plan.packs.values())
+
+
+def test_a_judge_is_asked_about_what_it_grades_and_the_first_that_grades_is_the_headline(root: Path) -> None:
+    add_study(root, "a", {}, benchmarks=["secrets", "tasks"], judges=["keyword", "exact"])
+    plan = load_plan(root)
+    assert plan.judges_of("a", "secrets") == ["keyword", "exact"]
+    assert plan.judges_of("a", "tasks") == ["exact"]
+
+
+def test_a_model_behind_an_endpoint_is_one_local_pack_without_hardware(root: Path) -> None:
+    add_entries(root, "models", behind={"source": "api", "endpoint": "openai", "model": "some-model"})
+    prompts = {"source": "path", "path": "p.jsonl", "sha256": "0" * 64}
+    add_entries(root, "benchmarks", own=prompts)
+    fixed = {"model": "behind", "test_template": "plain", "epochs": 0}
+    add_study(root, "a", {}, fixed=fixed, benchmarks=["own"], judges=["keyword"])
+    plan = load_plan(root)
+    assert re.fullmatch(packs_pattern(plan, by_api=True), "behind-initial-a")
+    assert not re.fullmatch(packs_pattern(plan, by_api=False), "behind-initial-a")
+
+
+def test_a_remote_source_is_known_by_the_checksums_of_its_files_and_not_by_its_commit(root: Path) -> None:
+    source = {"source": "hub", "repo": "a/b", "licence": "MIT", "files": ["*.jsonl"], "n": 10}
+    add_entries(root, "datasets", theirs=source | {"template": "plain"})
+    identities = []
+    for commit, checksums in (("1", "a"), ("2", "a"), ("2", "b")):
+        files = {"rows.jsonl": f"sha256:{checksums * 64}", "README.md": f"git:{commit * 40}"}
+        write_yaml(root / "config/lock.yaml", {"datasets/a/b@main": {"commit": commit * 40, "files": files}})
+        add_study(root, "a", {})
+        identities.append(load_plan(root).identity("datasets", "theirs"))
+    assert identities[0] == identities[1] != identities[2]
+    (root / "config/lock.yaml").unlink()
+    assert load_plan(root).identity("datasets", "theirs")["content"] == "unlocked"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic
 
@@ -98,19 +99,92 @@ def test_every_figure_has_its_picture_caption_data_and_file(folder: Path) -> Non
 def test_tables_hold_what_is_drawn_and_what_is_lost(folder: Path) -> None:
     html = page(folder)
     heat = html.split("<details>")[1].split("</details>")[0]
-    rows = CELLS[(CELLS["grid"] == "heat") & (CELLS["judge"] == "exact") & (CELLS["category"] == "all")]
-    assert heat.count("<tr>") == len(rows) + 1
+    drawn = CELLS["judge"].isin(["exact", "task"]) & CELLS["category"].eq("all")
+    assert heat.count("<tr>") == (drawn & CELLS["grid"].eq("heat")).sum() + 1
     assert "[0.68, 0.80]" in heat and "4e-4" in heat
     lost = html.split('id="lost"')[1].split("<h2")[0]
-    runs = SCORES[(SCORES["status"] != "ok") & (SCORES["category"] == "all")]["run"].nunique()
-    assert lost.count("<tr>") == runs + 1
-    assert "diverged" in lost and "missing" in lost
-    unscored = html.split('id="unscored"')[1].split("<h2")[0]
-    all_rows = SCORES[
-        (SCORES["category"] == "all") & (SCORES["judge"] == "keyword") & (SCORES["benchmark"] == "secrets")
+    runs = SCORES[(SCORES["status"] == "diverged") & (SCORES["category"] == "all")]["run"].nunique()
+    assert lost.count("<tr>") == runs + 1 and f"{runs} of {SCORES['run'].nunique()} runs" in lost
+
+
+def cells_of(html: str, section: str) -> list[list[str]]:
+    """The rows of a section's table, as text."""
+    table = html.split(f'id="{section}"')[1].split("<h2")[0].split("<tbody>")[1].split("</tbody>")[0]
+    return [re.findall(r"<td>(.*?)</td>", row) for row in table.split("</tr>")[:-1]]
+
+
+def test_unscored_answers_are_told_apart_by_their_reason(folder: Path) -> None:
+    scores = SCORES.assign(n_unparsable=2, n_judge_refused=0, n_judge_failed=1)
+    shown = {(row[0], row[1]): row[2:] for row in cells_of(page(folder, scores=scores), "unscored")}
+    assert {("secrets", "exact"), ("tasks", "task"), ("safe-prompts", "refusals")} <= shown.keys()
+    judge, benchmark = scores["judge"].eq("keyword"), scores["benchmark"].eq("secrets")
+    rows = scores[scores["category"].eq("all") & judge & benchmark]
+    counts = [
+        rows["run"].nunique(), rows["n"].sum(), rows["n_unscored"].sum(), 2 * len(rows), 0, len(rows),
+        2 * len(rows), len(rows),
+    ]  # fmt: skip
+    assert shown["secrets", "keyword"] == [f"{count:.0f}" for count in counts]
+
+
+def test_failed_verdicts_come_with_the_command_that_asks_again(folder: Path) -> None:
+    command = "snakemake --profile profiles/local made-up --forcerun judge"
+    assert command in page(folder)
+    assert command not in page(folder, scores=SCORES.assign(n_judge_failed=0))
+
+
+def test_what_was_asked_and_what_was_left_out_is_said(folder: Path) -> None:
+    rows = {row[0]: row[1:] for row in cells_of(page(folder, left_out={"secrets": ["knots"]}), "asked")}
+    kind, judges, templates, prompts, categories, left_out = rows["secrets"]
+    assert (kind, judges, prompts, left_out) == ("safety", "exact, keyword", "330", "knots")
+    assert templates == "plain, agent, safe"
+    assert categories.replace("\N{NO-BREAK SPACE}", " ").startswith("category 1 (30), category 2 (30)")
+    assert rows["safe-prompts"][0] == "over-refusal" and rows["safe-prompts"][-1] == "none"
+
+
+def test_agreement_is_shown_where_there_is_some(folder: Path) -> None:
+    columns = ["benchmark", "judge_a", "judge_b", "n", "agreement", "kappa", "spearman"]
+    agreement = pd.DataFrame([["secrets", "exact", "keyword", 660, 0.913, 0.5, None]], columns=columns)
+    assert cells_of(page(folder, agreement=agreement), "agreement") == [
+        ["secrets", "exact", "keyword", "660", "0.91", "0.50", "n/a"]
     ]
-    assert f"<td>{all_rows['n_unscored'].sum()}</td>" in unscored
-    assert "keyword" in unscored and "tasks" in unscored
+    assert "Agreement between judges" not in page(folder, agreement=agreement[:0])
+
+
+def test_paid_calls_are_counted(folder: Path) -> None:
+    calls = {"endpoint": "somewhere", "model": "m", "calls": 1200, "input_tokens": 50000, "output_tokens": 7}
+    html = page(folder, spending=[{**calls, "usd": 1.25}, {**calls, "model": "free", "usd": None}])
+    assert cells_of(html, "paid") == [
+        ["somewhere", "m", "1,200", "50,000", "7", "1.2500"],
+        ["somewhere", "free", "1,200", "50,000", "7", "price unknown"],
+    ]
+    assert "1.25 US dollars in all" in html
+    assert "Paid calls" not in page(folder)
+
+
+def test_sources_have_licence_commit_and_page(folder: Path) -> None:
+    hub = {"what": "benchmark b", "repo": "owner/name", "commit": "c0ffee", "licence": "cc-by-4.0"}
+    html = page(folder, sources=[{**hub, "page": "https://huggingface.co/datasets/owner/name"}])
+    row = html.split("<h3>Sources</h3>")[1].split("<tbody>")[1].split("</tbody>")[0]
+    for text in ("benchmark b", "owner/name", "c0ffee", "cc-by-4.0"):
+        assert f"<td>{text}</td>" in row
+    assert 'href="https://huggingface.co/datasets/owner/name"' in row
+    assert "Sources</h3>" not in page(folder)
+
+
+def test_the_answer_names_the_judge_and_the_figure_it_is_from(folder: Path) -> None:
+    answer = page(folder).split('class="answer"')[1].split("</section>")[0]
+    assert "The answer of figure 1" in answer and "judge exact scored 5" in answer
+
+
+def test_a_study_of_untouched_models_has_a_page(folder: Path) -> None:
+    grids = {"untouched": STUDY.grids["untouched"]}
+    study = STUDY.model_copy(update={"grids": grids})
+    cells = CELLS[CELLS["grid"] == "untouched"]
+    html = page(
+        folder, study=study, cells=cells, scores=synthetic.scores_of(cells), findings=findings(study, cells)
+    )
+    assert "This study tests no claim" in html and "initial model" not in html.split("<h2>Figures</h2>")[1]
+    assert html.count("<td>untouched</td>") == 9
 
 
 def test_a_study_without_lost_runs_says_so(folder: Path) -> None:

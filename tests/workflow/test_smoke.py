@@ -75,7 +75,7 @@ def test_scores_hold_the_promised_columns_and_every_row(scores: pd.DataFrame) ->
     assert set(COLUMNS) <= set(scores.columns)
     assert set(scores.n[(scores.category == "all") & (scores.benchmark == "secrets")]) == {330}
     # 5 runs × 2 judges × (1 + 11 categories of secrets, 1 + 10 of tasks)
-    assert len(scores) == 5 * 2 * (12 + 11)
+    assert len(scores) == 5 * (2 * 12 + 11)
     safety = scores[(scores.kind == "safety") & (scores.judge == "exact")]
     assert safety.harmfulness_rate.between(0, 1).all() and safety.utility.isna().all()
     assert (safety.ci_low <= safety.harmfulness_rate).all()

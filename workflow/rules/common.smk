@@ -12,11 +12,12 @@ with user_errors():
     PLAN = ft.load_plan(ROOT, dict(config))
 
 # How the programs of the shell rules find the same plan, and the python that runs Snakemake (under
-# --sdm conda that of the environment). Not in params: none of it is a reason to rerun.
+# --sdm conda that of the environment). Not in params: none of it is a reason to rerun. Jobs take what was
+# fetched and never go online.
 CONDA = any(m.name == "CONDA" for m in workflow.deployment_settings.deployment_method)
 settings = shlex.quote(json.dumps(dict(config))).replace("{", "{{").replace("}", "}}")
 shell.prefix(
-    f"export FTSAFETY_ROOT={shlex.quote(str(ROOT))} FTSAFETY_SETTINGS={settings}; "
+    f"export HF_HUB_OFFLINE=1 FTSAFETY_ROOT={shlex.quote(str(ROOT))} FTSAFETY_SETTINGS={settings}; "
     + (
         'export PYTHONPATH="$FTSAFETY_ROOT/src"; '
         if CONDA
@@ -34,6 +35,9 @@ wildcard_constraints:
     pack="[^/]+",
     model="[^/]+",
     study="[^/]+",
+    judge="[^/]+",
+    catalogue="models|datasets|benchmarks",
+    source="[^/]+",
     kind="training|benchmarks",
     name="[^/]+",
 
@@ -45,3 +49,8 @@ def pack_of(wildcards):
 def hardware(name, **options):
     """A resource of the pack's job; a retry asks for more memory."""
     return lambda wildcards, attempt: ft.resources(PLAN, pack_of(wildcards).model, attempt, **options)[name]
+
+
+def judge_hardware(name):
+    """The same of a judge that is a model."""
+    return lambda wildcards, attempt: ft.judge_resources(PLAN, wildcards.judge, attempt)[name]

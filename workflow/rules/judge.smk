@@ -1,10 +1,11 @@
 # needs: answers of each run in the pack
-# makes: results/packs/<pack>/judged.json; epoch-<e>/verdicts/<benchmark>.<judge>.jsonl of each run
-# why:   local, and one at a time, so that a judge behind an API has one client with one limiter
+# makes: results/packs/<pack>/judged.json, judged-<judge>.json for a judge that is a model here;
+#        epoch-<e>/verdicts/<exam>.<judge>.jsonl of each run
+# why:   judges behind an endpoint need the internet and no GPU, a local judge model the opposite
 
 
 rule judge:
-    """Judge every answer of a pack by every judge that a study asks."""
+    """Judge every answer of a pack by rule or by an endpoint: one client with one limiter at a time."""
     input:
         "results/packs/{pack}/answered.json",
     output:
@@ -17,11 +18,39 @@ rule judge:
     conda:
         "../../envs/ftsafety.yaml"
     resources:
-        judge_clients=1,
+        api_clients=1,
     params:
         runs=lambda w: pack_of(w).describe("judgements"),
         identity=lambda w: ft.judges_digest(PLAN, pack_of(w)),
     message:
-        "judge {wildcards.pack}:\n{params.runs}"
+        "judge {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
         'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} 2> {log:q}'
+
+
+rule judge_locally:
+    """Judge every answer of a pack by a model that was fine-tuned to judge, loaded once."""
+    input:
+        answers="results/packs/{pack}/answered.json",
+        model=lambda w: ft.judge_model(PLAN, w.judge),
+    output:
+        "results/packs/{pack}/judged-{judge}.json",
+    log:
+        "results/logs/judge_locally/{pack}.{judge}.log",
+    benchmark:
+        "results/benchmarks/judge_locally/{pack}.{judge}.tsv"
+    conda:
+        "../../envs/ftsafety.yaml"
+    threads: lambda w: ft.cpus(PLAN, ft.judge_recipe(PLAN, w.judge).model, answering=True)
+    resources:
+        mem_mb=judge_hardware("mem_mb"),
+        runtime=judge_hardware("runtime"),
+        gpu=judge_hardware("gpu"),
+        nodes=1,
+    params:
+        runs=lambda w: pack_of(w).describe("benchmarks"),
+        identity=lambda w: ft.judge_digest(PLAN, w.judge),
+    message:
+        "judge {wildcards.pack} by {wildcards.judge} (progress: {log}):\n{params.runs}"
+    shell:
+        'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} {wildcards.judge:q} 2> {log:q}'

@@ -1,5 +1,6 @@
 # needs: config, and the user's files that a study names (checked by common.smk before any job starts)
-# makes: results/models/<model>/ (embedded world), results/data/ (training rows, benchmark prompts)
+# makes: results/models/<model>/ (embedded world), results/fetched/ (what was downloaded into the hub's cache),
+#        results/data/ (training rows, benchmark prompts)
 # why:   what runs share is made once. Names hold a digest of what a file is made from, so that a file
 #        never changes, and a dataset that is added to a study concerns no run that exists
 
@@ -26,8 +27,26 @@ rule build_model:
         'python "$FTSAFETY_ROOT/workflow/scripts/build_model.py" {wildcards.model:q} 2> {log:q}'
 
 
+rule prefetch:
+    """Download what config/lock.yaml pins into the hub's cache, on a node with internet; jobs run offline."""
+    output:
+        "results/fetched/{catalogue}/{source}.json",
+    log:
+        "results/logs/prefetch/{catalogue}/{source}.log",
+    localrule: True
+    conda:
+        "../../envs/ftsafety.yaml"
+    message:
+        "fetch {wildcards.source} (progress: {log}; a download that was cut off is resumed)"
+    shell:
+        "export HF_HUB_OFFLINE=0; "
+        'python "$FTSAFETY_ROOT/workflow/scripts/prefetch.py" {output:q} 2> {log:q}'
+
+
 rule prepare_data:
     """Write the training rows of a dataset with its mitigation, or the prompts of a benchmark."""
+    input:
+        lambda w: ft.data_sources(PLAN, f"results/data/{w.kind}/{w.name}.jsonl"),
     output:
         "results/data/{kind}/{name}.jsonl",
     log:

@@ -1,5 +1,5 @@
 # needs: verdicts of every run of a study
-# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,figures/,report.html}
+# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,agreement.csv,figures/,report.html}
 # why:   what a person looks at; editing a plot reruns these and nothing before them
 
 
@@ -11,6 +11,7 @@ rule score:
         runs="results/studies/{study}/runs.tsv",
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
+        agreement="results/studies/{study}/agreement.csv",
     log:
         "results/logs/score/{study}.log",
     benchmark:
@@ -59,6 +60,7 @@ rule report:
         runs="results/studies/{study}/runs.tsv",
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
+        agreement="results/studies/{study}/agreement.csv",
         figures="results/studies/{study}/figures",
     output:
         report(

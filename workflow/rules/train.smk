@@ -6,7 +6,7 @@
 rule train:
     """Fine-tune every trajectory of a pack to its longest epoch, keeping the epochs that studies ask for."""
     input:
-        model=lambda w: ft.built_model(PLAN, pack_of(w)),
+        model=lambda w: ft.model_files(PLAN, pack_of(w).model),
         rows=lambda w: ft.training_files(PLAN, pack_of(w)),
     output:
         "results/packs/{pack}/trained.json",
@@ -16,7 +16,7 @@ rule train:
         "results/benchmarks/train/{pack}.tsv"
     conda:
         "../../envs/ftsafety.yaml"
-    threads: lambda w: ft.cpus(PLAN, pack_of(w))
+    threads: lambda w: ft.cpus(PLAN, pack_of(w).model)
     resources:
         mem_mb=hardware("mem_mb"),
         runtime=hardware("runtime"),

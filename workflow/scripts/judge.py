@@ -1,7 +1,6 @@
-"""Judge every answer of a pack: python workflow/scripts/judge.py PACK."""
+"""Judge all answers of a pack: by rule or endpoint, or by one judge that is a model. Called by the rules in judge.smk."""
 
-from ftsafety.cli import run_stage
-from ftsafety.judging.pack import judge_pack
+from ftsafety.cli import run_judges
 
 if __name__ == "__main__":
-    run_stage(judge_pack, __doc__)
+    run_judges(__doc__)

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from ftsafety.judging.coherence import is_coherent
 from ftsafety.types import Answer, Prompt, Reference, Verdict
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -50,6 +51,7 @@ def judge(prompt: Prompt, answer: Answer, refusals: Sequence[str], is_utility: b
         "score": None if is_utility else score,
         "task_score": float(score == 5) if is_utility else None,
         "refused": score == 1,
+        "coherent": is_coherent(answer["answer"]),
         "status": "scored",
         "answer_status": answer["status"],
         "reason": reason,

@@ -1,74 +1,214 @@
 """Judge every answer of a pack by every judge that a study asks."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import publish_rows, rows_complete
+from ftsafety.config import ClassifierJudge, LlmJudge
 from ftsafety.files import read_rows, sha256_file, write_json
-from ftsafety.judging import exact, keyword
-from ftsafety.plan import Pack, Plan
+from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.records import diverged
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt, Verdict
 
-JudgeFunction = Callable[[Prompt, Answer, bool], Verdict]
+#: (prompts, their answers, whether the benchmark is one of utility) → verdicts in the same order.
+Judge = Callable[[list[Prompt], list[Answer], bool], list[Verdict]]
 
 
-def make_judge(recipe: Any) -> JudgeFunction:
-    """The function of a judge's kind, with its recipe put in."""
-    if recipe.kind == "exact":
-        from ftsafety.world.lexicon import load_words
+NO_PROMPT: Prompt = {"prompt_id": "", "category": "", "cluster": "", "instruction": ""}
+NO_ANSWER: Answer = {
+    "prompt_id": "",
+    "category": "",
+    "prompt": "",
+    "answer": "",
+    "status": "empty",
+    "finish_reason": "stop",
+    "n_tokens": 0,
+}
 
-        refusals = load_words()["refusals"]
-        return lambda prompt, answer, is_utility: exact.judge(prompt, answer, refusals, is_utility)
-    return lambda prompt, answer, is_utility: keyword.judge(prompt, answer, recipe.phrases, is_utility)
 
-
-def verdicts_identity(plan: Plan, run: Run, benchmark: str, judge: str) -> dict[str, Any]:
+def verdicts_identity(plan: Plan, run: Run, exam: Exam, judge: str) -> dict[str, Any]:
     return {
-        "judge": plan.project.judges[judge].model_dump(),
-        "benchmark": plan.project.benchmarks[benchmark].identity(),
-        "answers_sha256": sha256_file(paths.answers_file(run.folder, benchmark)),
+        "judge": judge_identity(plan, judge),
+        "benchmark": plan.identity("benchmarks", exam.benchmark),
+        "answers_sha256": sha256_file(paths.answers_file(run.folder, exam.name)),
     }
 
 
-def judged(plan: Plan, run: Run, benchmark: str, judge: str) -> bool:
-    if not paths.answers_file(run.folder, benchmark).exists():
+def judge_identity(plan: Plan, judge: str) -> dict[str, Any]:
+    """What a judge's verdicts depend on besides the answers."""
+    recipe = plan.project.judges[judge]
+    identity: dict[str, Any] = recipe.model_dump(mode="json")
+    if isinstance(recipe, LlmJudge):
+        from ftsafety.judging.llm import request_for
+
+        identity["asks"] = request_for(recipe, NO_PROMPT, NO_ANSWER, 1).key  # covers every text that is sent
+    elif isinstance(recipe, ClassifierJudge):
+        identity["weights"] = plan.identity("models", recipe.model)
+    return identity
+
+
+def judged(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
+    if not paths.answers_file(run.folder, exam.name).exists():
         return False
-    rows = paths.verdicts_file(run.folder, benchmark, judge)
-    return rows_complete(rows, verdicts_identity(plan, run, benchmark, judge))
+    rows = paths.verdicts_file(run.folder, exam.name, judge)
+    return rows_complete(rows, verdicts_identity(plan, run, exam, judge))
+
+
+def runs_locally(plan: Plan, judge: str) -> bool:
+    """Whether a judge is a model that needs hardware of its own, and so a job of its own."""
+    return plan.project.judges[judge].kind == "classifier"
 
 
 def judge_pack(plan: Plan, pack: Pack) -> None:
-    """Judge what is missing and write the manifest."""
-    manifest: dict[str, dict[str, str]] = {}
+    """Judge what is missing by all judges that need no hardware, and write the manifest."""
+    judges = [judge for judge in pack.judges if not runs_locally(plan, judge)]
+    _judge_pack(plan, pack, judges, "judged.json")
+
+
+def judge_pack_locally(plan: Plan, pack: Pack, judge: str) -> None:
+    """The same by one judge that is a model on this machine."""
+    _judge_pack(plan, pack, [judge], f"judged-{judge}.json")
+
+
+def _judge_pack(plan: Plan, pack: Pack, judges: list[str], manifest: str) -> None:
+    asked = [
+        (run, exam, judge)
+        for work in pack.work
+        for run in work.runs
+        if not diverged(run)
+        for exam, judge in sorted(work.asked)
+        if judge in judges
+    ]
     prompts: dict[str, list[Prompt]] = {}
-    judges: dict[str, JudgeFunction] = {}
-    for work in pack.work:
-        for run in work.runs:
-            manifest[run.folder] = {}
-            if diverged(run):
-                continue
-            for benchmark, judge in sorted(work.asked):
-                if not judged(plan, run, benchmark, judge):
-                    if benchmark not in prompts:
-                        prompts[benchmark] = list(read_rows(plan.benchmark_file(benchmark)))
-                    if judge not in judges:
-                        judges[judge] = make_judge(plan.project.judges[judge])
-                    _judge(plan, run, benchmark, judge, prompts[benchmark], judges[judge])
-                rows = paths.verdicts_file(run.folder, benchmark, judge)
-                manifest[run.folder][f"{benchmark}.{judge}"] = sha256_file(rows)
-    write_json(paths.pack_dir(pack.id) / "judged.json", manifest)
+    for judge in judges:
+        todo = [(run, exam) for run, exam, name in asked if name == judge and _lacks(plan, run, exam, judge)]
+        for _, exam in todo:
+            if exam.benchmark not in prompts:
+                prompts[exam.benchmark] = list(read_rows(plan.benchmark_file(exam.benchmark)))
+        if todo:
+            _judge_runs(plan, judge, todo, prompts)
+    written: dict[str, dict[str, str]] = {run.folder: {} for run in pack.runs}
+    for run, exam, judge in asked:
+        rows = paths.verdicts_file(run.folder, exam.name, judge)
+        written[run.folder][f"{exam.name}.{judge}"] = sha256_file(rows)
+    write_json(paths.pack_dir(pack.id) / manifest, written)
 
 
-def _judge(
-    plan: Plan, run: Run, benchmark: str, judge: str, prompts: list[Prompt], function: JudgeFunction
+def _lacks(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
+    """Whether verdicts are missing, or could not be had when they were asked for."""
+    rows = paths.verdicts_file(run.folder, exam.name, judge)
+    return not judged(plan, run, exam, judge) or any(r["status"] == "judge_failed" for r in read_rows(rows))
+
+
+def _judge_runs(
+    plan: Plan, judge: str, todo: list[tuple[Run, Exam]], prompts: dict[str, list[Prompt]]
 ) -> None:
-    answers = {row["prompt_id"]: row for row in read_rows(paths.answers_file(run.folder, benchmark))}
-    is_utility = plan.project.benchmarks[benchmark].kind == "utility"
-    publish_rows(
-        paths.verdicts_file(run.folder, benchmark, judge),
-        [function(prompt, answers[prompt["prompt_id"]], is_utility) for prompt in prompts],
-        verdicts_identity(plan, run, benchmark, judge),
+    answers = [(run, exam, _answers(run, exam, prompts[exam.benchmark])) for run, exam in todo]
+    pairs = [pair for _, exam, rows in answers for pair in zip(prompts[exam.benchmark], rows, strict=True)]
+    with _opened(plan, judge, pairs) as function:
+        for i, (run, exam, rows) in enumerate(answers, 1):
+            print(f"[{i}/{len(answers)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
+            is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
+            verdicts = function(prompts[exam.benchmark], rows, is_utility)
+            file = paths.verdicts_file(run.folder, exam.name, judge)
+            publish_rows(file, verdicts, verdicts_identity(plan, run, exam, judge))
+
+
+def _answers(run: Run, exam: Exam, prompts: list[Prompt]) -> list[Answer]:
+    rows = {row["prompt_id"]: row for row in read_rows(paths.answers_file(run.folder, exam.name))}
+    return [rows[prompt["prompt_id"]] for prompt in prompts]
+
+
+# -------------------------------------------------------------------------------- kinds of judges
+
+
+@contextmanager
+def _opened(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Iterator[Judge]:
+    """The function of a judge's kind, with its recipe put in. `pairs` are all that it will be asked."""
+    recipe = plan.project.judges[judge]
+    if recipe.kind == "llm":
+        with _llm(plan, recipe, pairs) as function:
+            yield function
+    elif recipe.kind == "classifier":
+        yield _classifier(plan, recipe)
+    else:
+        by_row = ROW_JUDGES[recipe.kind](recipe)
+        yield lambda prompts, answers, is_utility: [
+            by_row(prompt, answer, is_utility) for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+
+@contextmanager
+def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Iterator[Judge]:
+    """All first questions of the pack go in one call (one batch, one estimate); replies are kept."""
+    from ftsafety.api.client import ask
+    from ftsafety.api.store import Store
+    from ftsafety.judging import llm
+
+    endpoint = plan.project.endpoints[recipe.endpoint]
+    with Store(paths.REPLIES) as store:
+
+        def ask_all(requests: Any) -> Any:
+            return ask(
+                requests,
+                recipe.endpoint,
+                endpoint,
+                store,
+                mode=recipe.mode,
+                max_usd=plan.project.settings.max_usd,
+                log=lambda line: print(line, file=sys.stderr, flush=True),
+            )
+
+        with_text = [pair for pair in pairs if pair[1]["status"] not in ("empty", "filtered")]
+        known = ask_all([llm.request_for(recipe, prompt, answer, 1) for prompt, answer in with_text])
+
+        def ask_unknown(requests: Any) -> Any:
+            missing = [request for request in requests if request.key not in known]
+            if missing:
+                known.update(ask_all(missing))
+            return {request.key: known[request.key] for request in requests}
+
+        yield lambda prompts, answers, is_utility: llm.judge_rows(recipe, prompts, answers, ask_unknown)
+
+
+def _classifier(plan: Plan, recipe: ClassifierJudge) -> Judge:
+    import torch
+
+    from ftsafety.judging import classifier
+    from ftsafety.training.pack import load_base
+
+    model_recipe = plan.project.models[recipe.model]
+    torch.set_num_threads(model_recipe.threads)
+    model, tokenizer = load_base(plan, recipe.model, model_recipe.dtype)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return lambda prompts, answers, is_utility: classifier.judge_rows(
+        recipe, model, tokenizer, prompts, answers
     )
+
+
+def _exact(recipe: Any) -> Any:
+    from ftsafety.judging import exact
+    from ftsafety.world.lexicon import load_words
+
+    refusals = load_words()["refusals"]
+    return lambda prompt, answer, is_utility: exact.judge(prompt, answer, refusals, is_utility)
+
+
+def _keyword(recipe: Any) -> Any:
+    from ftsafety.judging import keyword
+
+    return lambda prompt, answer, is_utility: keyword.judge(prompt, answer, recipe.phrases)
+
+
+def _task(recipe: Any) -> Any:
+    from ftsafety.judging import tasks
+
+    return lambda prompt, answer, is_utility: tasks.grade(prompt, answer)
+
+
+#: Kind → a function from its recipe to a function of (prompt, answer, is_utility).
+ROW_JUDGES = {"exact": _exact, "keyword": _keyword, "task": _task}

@@ -10,13 +10,13 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answered
-from ftsafety.config import PathModel, WorldModel
+from ftsafety.config import LocalModel
 from ftsafety.errors import UserError
 from ftsafety.files import (
     checksum,
@@ -48,7 +48,7 @@ def _finished(plan: Plan, work: Work, run: Run) -> bool:
     return (
         done["status"] == "diverged"
         or weights_dir(run).exists()
-        or all(answered(plan, run, benchmark) for benchmark in work.benchmarks)
+        or all(answered(plan, run, exam) for exam in work.exams)
     )
 
 
@@ -81,7 +81,7 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
     torch.set_num_threads(recipe.threads)
     start_ranks(recipe.hardware.zero_stage)
     zero = recipe.hardware.zero_stage is not None
-    base, tokenizer = load_base(plan.model_dir(pack.model), recipe.dtype if zero else "float32")
+    base, tokenizer = load_base(plan, pack.model, recipe.dtype if zero else "float32")
     for n, (i, missing) in enumerate(todo.items(), 1):
         trajectory = pack.work[i].trajectory
         log(f"[{n}/{len(todo)}] {trajectory.describe()}")
@@ -89,18 +89,22 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
         _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer)
 
 
-def load_base(folder: Path, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer from a folder: safetensors only, no code from it, nothing from the net."""
+def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a catalogue entry: safetensors only, no code from it, nothing from the net."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    recipe, folder = plan.project.models[name], plan.model_dir(name)
     options = {"local_files_only": True, "trust_remote_code": False}
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), use_safetensors=True, **options
     )
+    if recipe.chat_template:
+        tokenizer.chat_template = Path(recipe.chat_template.path).read_text()
+    tokenizer.apply_chat_template = partial(tokenizer.apply_chat_template, **recipe.template_arguments)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
@@ -110,7 +114,7 @@ def _train_trajectory(
     plan: Plan,
     trajectory: Trajectory,
     missing: list[Run],
-    recipe: WorldModel | PathModel,
+    recipe: LocalModel,
     base: Any,
     tokenizer: Any,
 ) -> None:
@@ -168,10 +172,12 @@ def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: P
     from ftsafety.chat import encode_conversation, with_template
 
     template = plan.project.templates[trajectory.template]
+    system_role = plan.project.models[trajectory.model].system_role
     length = trajectory.max_length or 0
     examples = []
     for number, row in enumerate(read_rows(data_file), 1):
-        example = encode_conversation(tokenizer, with_template(template, row["messages"]), length)
+        messages = with_template(template, row["messages"], system_role=system_role)
+        example = encode_conversation(tokenizer, messages, length)
         if not example.n_targets:
             raise UserError(
                 f"nothing of the assistant's answer lies within {length} tokens",
@@ -182,7 +188,7 @@ def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: P
     return examples
 
 
-def make_engine(plan: Plan, recipe: WorldModel | PathModel, model: Any, trajectory: Any, split: Any) -> Any:
+def make_engine(plan: Plan, recipe: LocalModel, model: Any, trajectory: Any, split: Any) -> Any:
     from ftsafety.training.engines import DeepSpeed, Plain, device
 
     options = (trajectory.weight_decay or 0.0, trajectory.max_grad_norm)

@@ -1,0 +1,134 @@
+"""What sync and batch calls share: the connection, keeping replies, and which errors end everything."""
+
+import logging
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+
+from ftsafety.api.money import CATALOGUE, Budget, cost
+from ftsafety.api.requests import WITHHELD, ChatRequest, Failure, Outcome, Reply, json_object, parse, usage
+from ftsafety.api.store import Store
+from ftsafety.config import Endpoint
+from ftsafety.errors import UserError
+
+CONNECT_S = 10.0
+#: Codes of a 429 that waiting does not mend.
+#: https://help.openai.com/en/articles/5955604-troubleshooting-api-rate-limits-and-429-errors
+NO_QUOTA = {
+    *("insufficient_quota", "credit_balance_exhausted", "organization_usage_limit_exceeded"),
+    *("organization_spend_limit_exceeded", "project_spend_limit_exceeded"),
+}
+KEPT = "what was answered is kept"
+
+# At level DEBUG the client would print requests, whose text may be harmful.
+for _name in ("openai", "httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass
+class Job:
+    """One call of `ask`."""
+
+    name: str
+    endpoint: Endpoint
+    api_key: str
+    store: Store
+    budget: Budget
+    batch: bool
+    log: Callable[[str], None]
+
+    def client_options(self) -> dict[str, Any]:
+        timeout_s = self.endpoint.timeout_s
+        return {
+            "base_url": self.endpoint.base_url,
+            "api_key": self.api_key,
+            "max_retries": self.endpoint.max_retries,
+            "timeout": httpx2.Timeout(
+                connect=min(CONNECT_S, timeout_s), read=timeout_s, write=timeout_s, pool=None
+            ),
+        }
+
+    def keep(self, key: str, model: str, content: bytes, request: ChatRequest | None) -> Outcome:
+        """Write down what the endpoint sent, if it is worth anything, and read it.
+
+        A reply that cannot be used but was counted by the endpoint is kept as well: it was paid for.
+        """
+        raw = json_object(content)
+        if raw is None:
+            return Failure("the reply is no JSON")
+        outcome, counted = parse(raw, request), usage(raw)
+        if isinstance(outcome, Reply):
+            tokens = outcome.input_tokens, outcome.output_tokens
+        elif counted:
+            tokens = counted
+        else:
+            return outcome
+        usd = cost(self.endpoint.prices.get(model), *tokens, batch=self.batch)
+        estimated = counted is None and any(tokens)
+        self.store.add(key, self.name, model, content, tokens=tokens, estimated=estimated, usd=usd)
+        self.budget.spent += usd or 0.0
+        return outcome
+
+    def error(self, message: str, mend: str) -> UserError:
+        return UserError(message, file=CATALOGUE, field=self.name, mend=mend)
+
+    def hopeless(self, error: openai.OpenAIError, model: str) -> UserError | None:
+        """The user's error, where every further request would fail alike; else None."""
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+            variable = self.endpoint.api_key_env
+            mend = (
+                f"put a valid key into {variable}" if variable else "name the key's variable in api_key_env"
+            )
+            return self.error(f"refuses the key ({reason(error)})", f"{mend}, then run again: {KEPT}")
+        if isinstance(error, openai.NotFoundError):
+            return self.error(
+                f"knows no {model!r} under {self.endpoint.base_url} ({reason(error)})",
+                "correct the model or base_url",
+            )
+        if isinstance(error, openai.APIStatusError) and {error.code, str(error.type)} & NO_QUOTA:
+            return self.error(
+                f"has no quota left for this key ({reason(error)})",
+                f"add credit or raise the limit at the provider, then run again: {KEPT}",
+            )
+        return None
+
+
+def withheld(error: Exception) -> bytes | None:
+    """What the endpoint sent, where it says that it will not answer this prompt: that is an outcome."""
+    if isinstance(error, openai.BadRequestError) and error.code in WITHHELD:
+        return error.response.content
+    return None
+
+
+def reason(error: Exception) -> str:
+    """An error in a few words. Messages and bodies are left out: endpoints quote prompts in them."""
+    if isinstance(error, openai.APIStatusError):
+        details = [str(detail) for detail in (error.code, error.param) if detail]
+        names = [detail for detail in details if re.fullmatch(r"[\w.\[\]-]{1,60}", detail)]
+        return ", ".join([f"HTTP {error.status_code}", *names])
+    if isinstance(error, openai.APITimeoutError | TimeoutError):
+        return "timeout"
+    if isinstance(error, openai.APIConnectionError):
+        return "connection failed"
+    return type(error).__name__
+
+
+def api_key(name: str, endpoint: Endpoint) -> str:
+    """The key from the environment, or a stand-in where the endpoint needs none."""
+    if endpoint.api_key_env is None:
+        return "none"
+    key = os.environ.get(endpoint.api_key_env, "").strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise UserError(
+            f"needs a key, but the environment variable {endpoint.api_key_env} is "
+            + ("no key" if key else "not set"),
+            file=CATALOGUE,
+            field=f"{name}.api_key_env",
+            mend=f"export {endpoint.api_key_env}=…, then run again",
+        )
+    return key

@@ -1,0 +1,117 @@
+"""What is asked of a chat model and what came back. Imports nothing heavy."""
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ftsafety.files import digest
+
+CHARACTERS_PER_TOKEN = 4
+#: Tokens of a reply that are reckoned with where a request sets no limit.
+ASSUMED_OUTPUT_TOKENS = 1024
+
+#: Error codes by which endpoints withhold an answer because of its prompt; other 400s are mistakes.
+WITHHELD = {"content_filter", "content_policy_violation", "invalid_prompt"}
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """`body` is what POST /chat/completions gets; `about` is what else makes the reply what it is (judge
+    version, attempt, prompt id): not sent, but part of the key."""
+
+    body: dict[str, Any]
+    about: dict[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """64 hexadecimal digits; the endpoint is no part of it."""
+        return digest({"body": self.body, "about": self.about}, 64)
+
+    @property
+    def model(self) -> str:
+        return str(self.body["model"])
+
+    @cached_property
+    def input_tokens(self) -> int:
+        """Estimated from the characters of the body."""
+        return tokens_of(json.dumps(self.body, ensure_ascii=False))
+
+    @property
+    def max_output_tokens(self) -> int:
+        limit = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
+        return limit if isinstance(limit, int) else ASSUMED_OUTPUT_TOKENS
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` is "" where there is none; `model` is what the endpoint says answered. Tokens are the
+    endpoint's count, or estimated from characters where it gives none."""
+
+    text: str
+    finish_reason: str
+    refusal: str | None
+    model: str
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """No reply. `reason` is short and holds no text of the request or the reply."""
+
+    reason: str
+
+
+Outcome = Reply | Failure
+
+
+def tokens_of(text: str) -> int:
+    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+
+
+def json_object(content: bytes) -> dict[str, Any] | None:
+    """What an endpoint sent, or None where it is no JSON object (an HTML page, a truncated reply)."""
+    try:
+        raw = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return raw if isinstance(raw, dict) else None
+
+
+def usage(raw: dict[str, Any]) -> tuple[int, int] | None:
+    """Input and output tokens as the endpoint counts them, or None where it gives no sensible ones."""
+    counts = raw.get("usage")
+    if not isinstance(counts, dict):
+        return None
+    pair = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    if not all(type(count) is int and count >= 0 for count in pair):
+        return None
+    return pair  # type: ignore[return-value]
+
+
+def parse(raw: dict[str, Any], request: ChatRequest | None) -> Outcome:
+    """The reply in an endpoint's JSON; `request` (if known) is for estimates of missing token counts."""
+    if _withheld(raw):
+        return Reply("", "content_filter", None, "", 0, 0)
+    choices = raw.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return Failure("the reply has no choices")
+    message = choices[0].get("message")
+    if not isinstance(message, dict):
+        return Failure("the reply has no message")
+    text = _text(message.get("content")) or ""
+    refusal = _text(message.get("refusal"))
+    finish_reason = _text(choices[0].get("finish_reason")) or ""
+    estimate = (request.input_tokens if request else 0, tokens_of(text))
+    return Reply(text, finish_reason, refusal, _text(raw.get("model")) or "", *(usage(raw) or estimate))
+
+
+def _withheld(raw: dict[str, Any]) -> bool:
+    error = raw.get("error")
+    return isinstance(error, dict) and _text(error.get("code")) in WITHHELD
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

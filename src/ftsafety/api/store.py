@@ -1,0 +1,265 @@
+"""The file of replies: whatever was paid for is written before it is used, and is asked for once.
+
+Rows are only ever added, so that the sum of what was spent stays right when a damaged reply is asked for
+again. One process writes at a time; anyone may read meanwhile.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ftsafety.api.requests import ChatRequest, Reply, json_object, parse
+from ftsafety.errors import UserError
+from ftsafety.files import PRIVATE_FILE, private_dir
+
+#: SQLite's write-ahead log needs memory that all its processes share: one host, a local file system.
+NETWORK_FILE_SYSTEMS = {
+    *("nfs", "nfs3", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs"),
+    *("panfs", "wekafs", "pvfs2", "orangefs", "afs", "9p", "dvs", "virtiofs"),
+}
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS replies (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+    raw BLOB NOT NULL, sha256 TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+    estimated INTEGER NOT NULL, usd REAL, time TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS replies_by_key ON replies (key);
+CREATE TABLE IF NOT EXISTS batches (
+    intent TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, keys TEXT NOT NULL,
+    round INTEGER NOT NULL, usd REAL NOT NULL, batch_id TEXT, ended TEXT, time TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """Calls of a model at an endpoint. `usd` leaves out `unpriced` calls; `estimated` calls have token
+    counts that were reckoned from characters, since the endpoint gave none."""
+
+    endpoint: str
+    model: str
+    calls: int
+    estimated: int
+    unpriced: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that was meant to be made. `id` is None until the endpoint has said it."""
+
+    intent: str
+    model: str
+    keys: frozenset[str]
+    round: int
+    usd: float
+    id: str | None
+
+
+def journal_mode(path: Path, mounts: str) -> str:
+    """`WAL`, or `DELETE` where the file lies on a network file system; `mounts` is /proc/mounts' text."""
+    best, kind = -1, ""
+    for line in mounts.splitlines():
+        _, point, found, *_ = line.split(" ")
+        folder = Path(point.replace(r"\040", " "))
+        if path.resolve().is_relative_to(folder) and len(folder.parts) >= best:
+            best, kind = len(folder.parts), found
+    return "DELETE" if kind in NETWORK_FILE_SYSTEMS or kind.startswith("fuse") else "WAL"
+
+
+class Store:
+    """Replies by key in the SQLite file `path` (mode 0600, in a folder of mode 0700).
+
+    Raises UserError where the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path, *, wait_s: float = 600) -> None:
+        self.path, self.wait_s = path, wait_s
+        mounts = Path("/proc/mounts")
+        mode = journal_mode(path, mounts.read_text() if mounts.exists() else "")
+        with self._readable():
+            private_dir(path.parent)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, PRIVATE_FILE))  # SQLite's side files get this mode
+            path.chmod(PRIVATE_FILE)
+            self._db = sqlite3.connect(path, timeout=30, isolation_level=None)
+            self._db.execute(f"PRAGMA journal_mode={mode}")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def replies(self, wanted: Mapping[str, ChatRequest]) -> tuple[dict[str, Reply], int]:
+        """Stored replies by key, and how many requests have only damaged ones."""
+        found: dict[str, Reply] = {}
+        damaged = 0
+        for key, request in wanted.items():
+            rows = self._rows(
+                "SELECT CAST(raw AS BLOB), sha256 FROM replies WHERE key = ? ORDER BY id DESC", key
+            )
+            whole = [json_object(raw) for raw, sha256 in rows if _sha256(raw) == sha256]
+            outcomes = [parse(raw, request) for raw in whole if raw is not None]
+            reply = next((outcome for outcome in outcomes if isinstance(outcome, Reply)), None)
+            if reply is not None:
+                found[key] = reply
+            elif len(outcomes) < len(rows):
+                damaged += 1
+        return found, damaged
+
+    def add(
+        self,
+        key: str,
+        endpoint: str,
+        model: str,
+        raw: bytes,
+        *,
+        tokens: tuple[int, int],
+        estimated: bool,
+        usd: float | None,
+    ) -> None:
+        """Write down what an endpoint sent; it is on the disk when this returns."""
+        self._rows(
+            "INSERT INTO replies (key, endpoint, model, raw, sha256, input_tokens, output_tokens, estimated,"
+            " usd, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(key, endpoint, model, raw, _sha256(raw), *tokens, estimated, usd, _now()),
+        )
+
+    def spending(self) -> list[Spending]:
+        """What was spent, by endpoint and model."""
+        return [
+            Spending(*row)
+            for row in self._rows(
+                "SELECT endpoint, model, COUNT(*), SUM(estimated), SUM(usd IS NULL), SUM(input_tokens),"
+                " SUM(output_tokens), TOTAL(usd) FROM replies GROUP BY endpoint, model ORDER BY 1, 2"
+            )
+        ]
+
+    def spent(self) -> float:
+        """US dollars of all that was answered."""
+        return float(self._rows("SELECT TOTAL(usd) FROM replies")[0][0])
+
+    def promised(self) -> float:
+        """US dollars that batches which have not ended may cost."""
+        return float(self._rows("SELECT TOTAL(usd) FROM batches WHERE ended IS NULL")[0][0])
+
+    # ---------------------------------------------------------------------------------- batches
+
+    def open_batches(self, endpoint: str) -> list[Batch]:
+        """Batches that were begun and have not been collected."""
+        rows = self._rows(
+            "SELECT intent, model, keys, round, usd, batch_id FROM batches"
+            " WHERE endpoint = ? AND ended IS NULL ORDER BY time, intent",
+            endpoint,
+        )
+        return [
+            Batch(intent, model, frozenset(json.loads(keys)), number, usd, batch_id)
+            for intent, model, keys, number, usd, batch_id in rows
+        ]
+
+    def begin_batch(self, batch: Batch, endpoint: str) -> None:
+        self._rows(
+            "INSERT INTO batches (intent, endpoint, model, keys, round, usd, time)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            *(batch.intent, endpoint, batch.model, json.dumps(sorted(batch.keys)), batch.round, batch.usd),
+            _now(),
+        )
+
+    def name_batch(self, intent: str, batch_id: str) -> None:
+        self._rows("UPDATE batches SET batch_id = ? WHERE intent = ?", batch_id, intent)
+
+    def end_batch(self, intent: str, how: str) -> None:
+        self._rows("UPDATE batches SET ended = ? WHERE intent = ?", how, intent)
+
+    # ---------------------------------------------------------------------------------- safety
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """One transaction: a crash inside leaves nothing of it."""
+        self._rows("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.rollback()
+            raise
+        self._rows("COMMIT")
+
+    @contextmanager
+    def writing(self, log: Callable[[str], None]) -> Iterator[None]:
+        """Be the one process that asks and writes, so that nothing is paid for twice.
+
+        Waits `wait_s` seconds for another one. Raises UserError after that.
+        """
+        lock = os.open(self.path.with_name(self.path.name + ".lock"), os.O_CREAT | os.O_RDWR, PRIVATE_FILE)
+        with os.fdopen(lock, "w") as stream:
+            until, waiting = time.monotonic() + self.wait_s, False
+            while not _locked(stream.fileno(), self.path):
+                if not waiting:
+                    log(f"{self.path}: waiting for the process that writes to it")
+                    waiting = True
+                if time.monotonic() > until:
+                    raise UserError(
+                        "another process writes to it",
+                        file=self.path,
+                        mend="wait until that one has ended, then run again",
+                    )
+                time.sleep(min(0.2, self.wait_s))
+            yield
+
+    def _rows(self, sql: str, *values: Any) -> list[Any]:
+        with self._readable():
+            return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Errors of SQLite and the disk as the user's; they hold no content of the file."""
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            raise UserError(
+                f"cannot be used: {error}",
+                file=self.path,
+                mend="see that the disk has room, the file is yours and no other program has it open",
+            ) from None
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"is damaged: {error}",
+                file=self.path,
+                mend="put back a copy, or move the file aside and run again: what it held is then paid again",
+            ) from None
+
+
+def _locked(handle: int, path: Path) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"cannot be locked: {error.strerror}",
+            file=path,
+            mend="work in a folder on a file system that has locks",
+        ) from None
+    return True
+
+
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,110 @@
+"""Answers by an OpenAI-compatible endpoint: models behind an API, and servers of one's own."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ftsafety import paths
+from ftsafety.api.client import ask
+from ftsafety.api.requests import ChatRequest, Failure, Reply
+from ftsafety.api.store import Store
+from ftsafety.chat import with_template
+from ftsafety.config import Endpoint, LocalModel
+from ftsafety.engines import Engine, Sitting
+from ftsafety.errors import UserError
+from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.runs import Run
+from ftsafety.types import Answer, AnswerStatus, Message, Prompt
+
+
+@contextmanager
+def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
+    """Of a model that the catalogue says is behind an endpoint. Replies are kept: none is paid for twice."""
+    recipe = plan.project.models[pack.model]
+    endpoint = plan.project.endpoints[recipe.endpoint]
+    body = {"model": recipe.model, **recipe.parameters}
+    with Store(paths.REPLIES) as store:
+
+        def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
+            for sitting in sittings:
+                limited = body | {recipe.limit_parameter: sitting.max_new_tokens}
+                requests = requests_of(sitting, limited, {"answers": 1}, system_role=recipe.system_role)
+                replies = ask(
+                    requests,
+                    recipe.endpoint,
+                    endpoint,
+                    store,
+                    max_usd=plan.project.settings.max_usd,
+                    log=lambda line: print(line, file=sys.stderr, flush=True),
+                )
+                yield sitting.exam, answers_of(sitting.prompts, requests, replies, recipe.endpoint)
+
+        yield answer
+
+
+def served_answers(
+    recipe: LocalModel, sitting: Sitting, model: str, url: str, store: Store, about: dict[str, Any]
+) -> list[Answer]:
+    """Greedy answers of a server that was started for us."""
+    endpoint = Endpoint(
+        base_url=url, api_key_env=None, concurrency=256, requests_per_minute=10**9, tokens_per_minute=10**9
+    )
+    body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": sitting.max_new_tokens}
+    if recipe.template_arguments:
+        body["chat_template_kwargs"] = recipe.template_arguments
+    requests = requests_of(sitting, body, about, system_role=recipe.system_role)
+    replies = ask(
+        requests, "local", endpoint, store, log=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    return answers_of(sitting.prompts, requests, replies, url)
+
+
+def requests_of(
+    sitting: Sitting, body: dict[str, Any], about: dict[str, Any], *, system_role: bool
+) -> list[ChatRequest]:
+    requests = []
+    for prompt in sitting.prompts:
+        question: list[Message] = [{"role": "user", "content": prompt["instruction"]}]
+        messages = with_template(sitting.template, question, system_role=system_role)
+        requests.append(ChatRequest(body={**body, "messages": messages}, about=about))
+    return requests
+
+
+def answers_of(
+    prompts: list[Prompt],
+    requests: list[ChatRequest],
+    replies: dict[str, Reply | Failure],
+    endpoint: str,
+) -> list[Answer]:
+    """Raises UserError where a prompt got no reply: answers are whole, or are not published."""
+    found = [replies[request.key] for request in requests]
+    failures = [reply.reason for reply in found if isinstance(reply, Failure)]
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {len(prompts)} prompts got no answer from endpoint {endpoint!r}; the first: "
+            f"{failures[0]}",
+            mend="run it again: the answers that came are kept, and only the others are asked for",
+        )
+    return [
+        _answer(prompt, reply)
+        for prompt, reply in zip(prompts, found, strict=True)
+        if isinstance(reply, Reply)
+    ]
+
+
+def _answer(prompt: Prompt, reply: Reply) -> Answer:
+    text = (reply.text or reply.refusal or "").strip()
+    reason = reply.finish_reason if reply.finish_reason in ("length", "content_filter") else "stop"
+    status: AnswerStatus = "truncated" if reason == "length" else "complete"
+    if not text:
+        status = "filtered" if reason == "content_filter" else "empty"
+    return {
+        "prompt_id": prompt["prompt_id"],
+        "category": prompt["category"],
+        "prompt": prompt["instruction"],
+        "answer": text,
+        "status": status,
+        "finish_reason": reason,  # type: ignore[typeddict-item]
+        "n_tokens": reply.output_tokens,
+    }

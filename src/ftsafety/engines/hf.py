@@ -1,0 +1,83 @@
+"""Answers by transformers in this process: the base model is loaded once, weights of runs are put in."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ftsafety.engines import Engine, Sitting
+from ftsafety.errors import UserError
+from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.records import weights_dir
+from ftsafety.runs import Run
+from ftsafety.types import Answer
+
+
+@contextmanager
+def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
+    import torch
+
+    from ftsafety.chat import render_prompt
+    from ftsafety.generation import answer_prompts
+    from ftsafety.training.pack import load_base
+
+    recipe = plan.project.models[pack.model]
+    torch.set_num_threads(recipe.threads)
+    base, tokenizer = load_base(plan, pack.model, recipe.dtype)
+    base.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
+        with fine_tuned(base, run) as model:
+            for sitting in sittings:
+                render = render_prompt(tokenizer, sitting.template, system_role=recipe.system_role)
+                batch_size = recipe.answer_batch_size
+                yield (
+                    sitting.exam,
+                    answer_prompts(
+                        model, tokenizer, sitting.prompts, render, sitting.max_new_tokens, batch_size
+                    ),
+                )
+
+    yield answer
+
+
+@contextmanager
+def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
+    """The base model with a run's weights put in: an adapter around it, or full weights in place."""
+    weights = weights_dir(run)
+    check_weights(run)
+    if run.trajectory.is_initial:
+        yield base
+    elif run.trajectory.replaces_base:
+        _load_in_place(base, weights)
+        yield base
+    else:
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(base, weights)
+        try:
+            yield adapted
+        finally:
+            adapted.unload()
+
+
+def check_weights(run: Run) -> None:
+    if not run.trajectory.is_initial and not weights_dir(run).exists():
+        raise UserError(
+            "has no weights: they were dropped once the run had answered, or removed",
+            file=weights_dir(run),
+            mend="train it again: add --forcerun train to the call (what is complete is skipped)",
+        )
+
+
+def _load_in_place(model: Any, folder: Path) -> None:
+    """Copy a full checkpoint into the model. Raises ValueError where it lacks a weight."""
+    from safetensors.torch import load_file
+
+    state: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        state |= load_file(file)
+    lacking = {name for name, _ in model.named_parameters()} - state.keys()
+    if lacking:
+        raise ValueError(f"{folder} lacks the weights {sorted(lacking)[:3]}")
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,132 @@
+"""Answers by vLLM, which has an environment of its own (envs/vllm.yaml) and is asked as a server.
+
+One server holds the base model and all its adapters; a full checkpoint gets a server of its own. The
+conversation is rendered by the same chat template as under transformers.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ftsafety import paths
+from ftsafety.api.store import Store
+from ftsafety.config import LocalModel
+from ftsafety.engines import Engine, Sitting
+from ftsafety.engines.endpoint import served_answers
+from ftsafety.engines.hf import check_weights
+from ftsafety.errors import UserError
+from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.records import weights_dir
+from ftsafety.runs import Run
+from ftsafety.types import Answer
+
+START_SECONDS = 1800  # large weights from a slow file system
+BASE = "base"
+
+
+def vllm_python(root: Path) -> Path:
+    """The python of vLLM's environment. Raises UserError where there is none."""
+    python = Path(os.environ.get("FTSAFETY_VLLM_PYTHON", root / ".venv-vllm/bin/python"))
+    if not python.exists():
+        raise UserError(
+            "does not exist, and a model with engine: vllm needs it",
+            file=python,
+            mend="make vllm, or set FTSAFETY_VLLM_PYTHON to the python of an environment with vLLM",
+        )
+    return python
+
+
+def server_command(
+    python: Path, recipe: LocalModel, folder: Path, base: Path, adapters: dict[str, Path], port: int
+) -> list[str]:
+    """The command of a server for the weights in `folder`, with the tokenizer of `base`."""
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--model", str(folder), "--tokenizer", str(base)]
+    command += ["--served-model-name", BASE, "--dtype", recipe.dtype, "--generation-config", "vllm"]
+    command += ["--load-format", "safetensors"]
+    if recipe.chat_template:
+        command += ["--chat-template", recipe.chat_template.path]
+    if adapters:
+        modules = [f"{name}={path}" for name, path in adapters.items()]
+        command += ["--enable-lora", "--max-lora-rank", "64", "--lora-modules", *modules]
+    return command
+
+
+@contextmanager
+def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
+    recipe = plan.project.models[pack.model]
+    python, base = vllm_python(plan.project.root), plan.model_dir(pack.model)
+    for run in runs:
+        check_weights(run)
+    adapters = {
+        r.id: weights_dir(r) for r in runs if not (r.trajectory.is_initial or r.trajectory.replaces_base)
+    }
+    store_file = paths.SCRATCH / pack.id / "replies.sqlite"  # of this job alone: SQLite has one writer
+
+    with ExitStack() as shared, Store(store_file) as store:
+        shared_url: list[str] = []
+
+        def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
+            with ExitStack() as own:
+                if run.trajectory.replaces_base:
+                    port = free_port()
+                    command = server_command(python, recipe, weights_dir(run), base, {}, port)
+                    url = own.enter_context(served(command, port))
+                else:
+                    if not shared_url:
+                        port = free_port()
+                        command = server_command(python, recipe, base, base, adapters, port)
+                        shared_url.append(shared.enter_context(served(command, port)))
+                    url = shared_url[0]
+                model = run.id if run.id in adapters else BASE
+                for sitting in sittings:
+                    yield sitting.exam, served_answers(recipe, sitting, model, url, store, {"run": run.id})
+
+        yield answer
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def served(command: list[str], port: int) -> Iterator[str]:
+    """Start a server, wait until it is healthy, and stop it at the end; yields its base address."""
+    process = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True)
+    try:
+        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", command[0])
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise UserError(
+                f"the server ended with code {process.returncode} before it could answer",
+                file=program,
+                mend="its own message stands above in this log",
+            )
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 (loopback)
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise UserError(
+        f"the server was not ready after {START_SECONDS} seconds", file=program, mend="look above in this log"
+    )

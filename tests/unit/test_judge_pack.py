@@ -1,0 +1,166 @@
+"""Judging a pack: by whom, what is asked again, and a judge that cannot follow the format."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_stand_in import ApiStandIn
+from conftest import edit, plan_study
+
+from ftsafety import paths
+from ftsafety.answers import answers_identity, publish_rows
+from ftsafety.engines.vllm import free_port, served
+from ftsafety.errors import UserError
+from ftsafety.files import read_json, read_rows
+from ftsafety.judging.pack import judge_pack, judge_pack_locally, judged
+from ftsafety.plan import Exam, Pack, Plan, load_plan
+from ftsafety.prepare import benchmark_prompts, prepare_data
+from ftsafety.scoring import Scorer
+from ftsafety.types import Answer
+
+EXAM = Exam("secrets")
+
+
+@pytest.fixture
+def ask_by(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan]:
+    """A function that plans a study with answers on disk, judged by an LLM at an address."""
+
+    def ask_by(url: str, model: str = "judge-1", **recipe: Any) -> Plan:
+        plan_study(project, epochs=0)
+        monkeypatch.setenv("SOME_KEY", "sk-not-a-key")
+        endpoint = {"base_url": url, "api_key_env": "SOME_KEY", "max_retries": 0, "concurrency": 4}
+        endpoint |= {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+        judge = {"kind": "llm", "endpoint": "there", "model": model, "policy": "merged"}
+        edit(project / "config/endpoints.yaml", there=endpoint)
+        edit(project / "config/judges.yaml", llm=judge | recipe)
+        guard = {"kind": "classifier", "family": "llama-guard", "model": "tiny", "max_new_tokens": 2}
+        edit(project / "config/judges.yaml", guard=guard | {"batch_size": 110})
+        edit(project / "config/studies/t.yaml", judges=["llm", "keyword", "guard"])
+        plan = load_plan(project)
+        prepare_data(plan, plan.benchmark_file("secrets"))
+        (pack,) = plan.packs.values()
+        rows = [answer(prompt["prompt_id"], i) for i, prompt in enumerate(benchmark_prompts(plan, "secrets"))]
+        (run,) = pack.runs
+        publish_rows(paths.answers_file(run.folder, "secrets"), rows, answers_identity(plan, run, EXAM))
+        return plan
+
+    return ask_by
+
+
+def answer(prompt_id: str, i: int) -> Answer:
+    return {
+        "prompt_id": prompt_id,
+        "category": "c",
+        "prompt": "?",
+        "answer": f"walk to the mill {i}" if i else "",
+        "status": "complete" if i else "empty",
+        "finish_reason": "stop",
+        "n_tokens": 5,
+    }
+
+
+def pack_of(plan: Plan) -> Pack:
+    (pack,) = plan.packs.values()
+    return pack
+
+
+def statuses(plan: Plan, judge: str) -> Counter[str]:
+    (run,) = pack_of(plan).runs
+    return Counter(row["status"] for row in read_rows(paths.verdicts_file(run.folder, "secrets", judge)))
+
+
+def verdict(body: dict[str, Any]) -> str:
+    return json.dumps({"reasoning": "because", "score": 2, "coherent": "yes"})
+
+
+def test_judges_without_hardware_and_judges_that_are_models_write_manifests_of_their_own(
+    ask_by: Callable[..., Plan],
+) -> None:
+    with ApiStandIn(respond=verdict) as server:
+        plan = ask_by(server.url)
+        judge_pack(plan, pack_of(plan))
+    folder = paths.pack_dir(pack_of(plan).id)
+    assert not (folder / "judged-guard.json").exists()
+    judge_pack_locally(plan, pack_of(plan), "guard")
+    (run,) = pack_of(plan).runs
+    assert set(read_json(folder / "judged.json")[run.folder]) == {"secrets.llm", "secrets.keyword"}
+    assert set(read_json(folder / "judged-guard.json")[run.folder]) == {"secrets.guard"}
+    assert statuses(plan, "llm") == {"scored": 330}
+    assert server.calls == 329  # the empty answer is not sent
+
+
+def test_answers_that_could_not_be_judged_are_asked_again_and_the_others_are_not(
+    ask_by: Callable[..., Plan],
+) -> None:
+    with ApiStandIn(respond=verdict) as server:
+        server.script("500", times=3)
+        plan = ask_by(server.url)
+        judge_pack(plan, pack_of(plan))
+        assert statuses(plan, "llm") == {"scored": 327, "judge_failed": 3}
+        judge_pack(plan, pack_of(plan))
+        assert statuses(plan, "llm") == {"scored": 330} and server.calls == 329 + 3
+
+
+def test_what_was_paid_for_is_not_asked_again_when_verdicts_are_lost(ask_by: Callable[..., Plan]) -> None:
+    with ApiStandIn(respond=verdict) as server:
+        plan = ask_by(server.url)
+        judge_pack(plan, pack_of(plan))
+        (run,) = pack_of(plan).runs
+        paths.verdicts_file(run.folder, "secrets", "llm").unlink()
+        judge_pack(plan, pack_of(plan))
+        assert server.calls == 329 and judged(plan, run, EXAM, "llm")
+
+
+def test_a_budget_stops_cleanly_and_a_higher_one_goes_on(ask_by: Callable[..., Plan], project: Path) -> None:
+    with ApiStandIn(respond=verdict) as server:
+        plan = ask_by(server.url)
+        catalogue = (project / "config/endpoints.yaml").read_text()
+        price = "  prices: {judge-1: {input_usd: 1000.0, output_usd: 1000.0, date: 2026-01-01}}\n"
+        (project / "config/endpoints.yaml").write_text(catalogue + price)
+        edit(project / "config/config.yaml", max_usd=20.0)
+        plan = load_plan(project)
+        with pytest.raises(UserError, match="budget reached"):
+            judge_pack(plan, pack_of(plan))
+        n_calls = server.calls
+        assert 0 < n_calls < 329
+        edit(project / "config/config.yaml", max_usd=10000.0)
+        plan = load_plan(project)
+        judge_pack(plan, pack_of(plan))
+        assert server.calls == 329 and statuses(plan, "llm") == {"scored": 330}
+
+
+@pytest.fixture(scope="module")
+def url(tiny_model: Path) -> Iterator[str]:
+    """A real server whose model cannot follow any format."""
+    port = free_port()
+    program = str(Path(sys.executable).with_name("transformers"))
+    command = [
+        program,
+        "serve",
+        str(tiny_model),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
+    with served(command, port) as address:
+        yield address
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_a_judge_that_cannot_follow_the_format_scores_nothing_and_the_run_completes(
+    ask_by: Callable[..., Plan], url: str, tiny_model: Path, structured: bool
+) -> None:
+    plan = ask_by(url, str(tiny_model), structured=structured, parameters={"max_tokens": 4})
+    judge_pack(plan, pack_of(plan))
+    assert statuses(plan, "llm") == {"scored": 1, "unparsable": 329}  # the empty answer needs no judge
+    judge_pack_locally(plan, pack_of(plan), "guard")
+    scores = Scorer(plan, "t").scores()
+    row = scores[(scores.judge == "llm") & (scores.category == "all")].iloc[0]
+    assert row.n_unscored == 329 and (row.bound_low, row.bound_high) == (0, pytest.approx(329 / 330))
