@@ -68,11 +68,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _lock(plan: Plan, study: str | None, update: bool) -> None:
     from ftsafety.config import Remote
-    from ftsafety.inputs import entries_of
     from ftsafety.lock import write_lock
 
     studies = [_study(plan, study)] if study else plan.project.settings.studies
-    entries = entries_of(plan, studies)
+    entries = plan.entries(studies)
     remote = [
         name
         for catalogue, names in entries.items()

@@ -506,6 +506,18 @@ class Project:
     studies: dict[str, Study]
     lock: dict[str, Locked]
 
+    def local_model(self, name: str) -> LocalModel:
+        """A model that runs here, with hardware and weights."""
+        recipe = self.models[name]
+        assert isinstance(recipe, LocalModel), f"{name} is behind an endpoint"
+        return recipe
+
+    def classifier(self, name: str) -> ClassifierJudge:
+        """A judge that is a model here."""
+        recipe = self.judges[name]
+        assert isinstance(recipe, ClassifierJudge), f"{name} is no model that judges here"
+        return recipe
+
     def identity(self, recipe: Any) -> dict[str, Any]:
         """What a recipe's content depends on: of a remote one the checksums of its locked files."""
         identity: dict[str, Any] = recipe.identity()

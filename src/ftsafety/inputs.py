@@ -7,19 +7,15 @@ data can be harmful, and errors end in logs.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ftsafety.answers import answered
-from ftsafety.config import File, PathBenchmark, PathDataset, PathModel, Project, Remote, WorldDataset
+from ftsafety.config import File, PathBenchmark, PathDataset, PathModel, WorldDataset
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum, read_rows
 from ftsafety.formats.prompts import read_prompts
 from ftsafety.formats.training import read_rows_of
-from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
 from ftsafety.prepare import named_entry
 from ftsafety.types import Prompt, TrainingRow
@@ -30,31 +26,23 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def check_inputs(plan: Plan, studies: list[str]) -> None:
-    """Check everything that these studies need and that is not made here.
+    """Check every file of the user's own that these studies read.
 
-    Raises UserError for the first that is missing, changed, malformed, not pinned or would run code.
+    Raises UserError for the first that is missing, changed, malformed or would run code.
     """
     project = plan.project
-    entries = entries_of(plan, studies)
-    models, datasets, benchmarks = (entries[name] for name in ("models", "datasets", "benchmarks"))
+    entries = plan.entries(studies)
     judges = {judge: project.judges[judge] for study in studies for judge in plan.studies[study].judges}
-    for name in sorted(models):
+    for name in sorted(entries["models"]):
         model = project.models[name]
         if model.source == "path":
             _check_model(name, model)
         if model.source != "api":
             _check_file(model.chat_template, "models", f"{name}.chat_template")
-            if model.engine == "vllm":
-                from ftsafety.engines.vllm import vllm_python
-
-                vllm_python(project.root)
     for name, judge in sorted(judges.items()):
         if judge.kind == "classifier":
             _check_file(judge.prompt, "judges", f"{name}.prompt")
-    for catalogue, names in entries.items():
-        for name in sorted(names):
-            _check_locked(project, catalogue, name)
-    for name in sorted(datasets):
+    for name in sorted(entries["datasets"]):
         dataset = project.datasets[name]
         if dataset.source == "path":
             _check_sha256(Path(dataset.path), dataset.sha256, "datasets", name)
@@ -62,72 +50,17 @@ def check_inputs(plan: Plan, studies: list[str]) -> None:
                 read_dataset(dataset)
         elif dataset.source == "world":
             _check_design(name, dataset)
-    for name in sorted(benchmarks):
+    for name in sorted(entries["benchmarks"]):
         benchmark = project.benchmarks[name]
         if benchmark.source == "path":
             _check_sha256(Path(benchmark.path), benchmark.sha256, "benchmarks", name)
             with named_entry("benchmarks", name):
                 read_benchmark(benchmark)
-    for study in studies:
-        _check_keys(plan, study)
-
-
-def entries_of(plan: Plan, studies: list[str]) -> dict[str, set[str]]:
-    """Catalogue → names of the models (judges' too), datasets and benchmarks that these studies use."""
-    project = plan.project
-    trajectories = [r.trajectory for s in studies for r in plan.studies[s].runs.values()]
-    judges = [project.judges[judge] for study in studies for judge in plan.studies[study].judges]
-    models = {t.model for t in trajectories}
-    models |= {judge.model for judge in judges if judge.kind == "classifier"}
-    datasets = {t.dataset for t in trajectories if t.dataset is not None}
-    datasets |= {project.mitigations[t.mitigation].dataset for t in trajectories if t.mitigation}
-    benchmarks = {benchmark for study in studies for benchmark in plan.studies[study].benchmarks}
-    return {"models": models, "datasets": datasets, "benchmarks": benchmarks}
-
-
-def _check_locked(project: Project, catalogue: str, name: str) -> None:
-    """Every file pattern of a remote entry has to be pinned; nothing is downloaded by a branch's name."""
-    recipe = getattr(project, catalogue)[name]
-    if not isinstance(recipe, Remote):
-        return
-    locked = project.locked_files(recipe)
-    lacking = [p for p in getattr(recipe, "files", []) if not any(fnmatchcase(file, p) for file in locked)]
-    if lacking or not locked:
-        raise UserError(
-            f"{recipe.source}: {recipe.repo} is not pinned in config/lock.yaml",
-            file=f"config/{catalogue}.yaml",
-            field=name,
-            mend="make lock, which asks for its commit and checksums; then commit config/lock.yaml",
-        )
 
 
 def _check_file(file: File | None, catalogue: str, field: str) -> None:
     if file is not None:
         _check_sha256(Path(file.path), file.sha256, catalogue, field)
-
-
-def _check_keys(plan: Plan, study: str) -> None:
-    """Keys are asked for before hours of training, and only where something is still to be asked."""
-    project = plan.project
-    used = {}
-    for run in plan.studies[study].runs.values():
-        model = project.models[run.trajectory.model]
-        for exam in plan.studies[study].exams_of[run.id]:
-            if model.source == "api" and not answered(plan, run, exam):
-                used[model.endpoint] = f"model {run.trajectory.model!r}"
-            for name in plan.judges_of(study, exam.benchmark):
-                judge = project.judges[name]
-                if judge.kind == "llm" and judge.endpoint not in used and not judged(plan, run, exam, name):
-                    used[judge.endpoint] = f"judge {name!r}"
-    for endpoint, user in used.items():
-        variable = project.endpoints[endpoint].api_key_env
-        if variable and not os.environ.get(variable):
-            raise UserError(
-                f"the environment variable {variable} is not set, and {user} of study {study!r} needs it",
-                file="config/endpoints.yaml",
-                field=f"{endpoint}.api_key_env",
-                mend=f"export {variable}=… in the shell that starts Snakemake; keys belong in no file",
-            )
 
 
 def _check_sha256(path: Path, expected: str, catalogue: str, name: str) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answered
-from ftsafety.config import Endpoint, Remote
+from ftsafety.config import ApiModel, Endpoint, Remote
+from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs
-from ftsafety.judging.pack import judged, runs_locally
+from ftsafety.judging.pack import judged, judges_without_hardware, runs_locally
 from ftsafety.plan import Exam, Plan, StudyPlan
+from ftsafety.ready import check_ready
 from ftsafety.records import diverged, trained, weights_dir
 from ftsafety.runs import Run
 
@@ -71,7 +73,18 @@ def plan_table(plan: Plan, name: str) -> str:
     prompts = {benchmark: _n_prompts(plan, benchmark) for benchmark in study.benchmarks}
     answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
     judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
-    hours = sum(_gpu_hours(plan, p.model) for p in training)
+    locally = [(p, judge) for p in open_packs for judge in p.judges if runs_locally(plan, judge)]
+    jobs = {
+        "train": len(training),
+        "generate": len(open_packs),
+        "judge": sum(bool(judges_without_hardware(plan, pack)) for pack in open_packs),
+        "judge_locally": len(locally),
+    }
+    hours = sum(_gpu_hours(plan, pack.model) for pack in training)
+    hours += sum(_gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
+    hours += sum(
+        _gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for _, judge in locally
+    )
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
         "",
@@ -86,16 +99,26 @@ def plan_table(plan: Plan, name: str) -> str:
             "needs them (keep_weights: true in config/config.yaml keeps them)"
         )
     lines += [
-        f"  jobs            {len(training)} train, {len(open_packs)} generate, {len(open_packs)} judge",
-        f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the training jobs)",
+        f"  jobs            {', '.join(f'{n} {rule}' for rule, n in jobs.items() if n)}",
+        f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the jobs)",
         f"  answers         {answers}",
         f"  judgements      {judgements}",
         *_paid(plan, study, states, prompts),
         f"  disk            about {_disk_mb(plan, states, answers + judgements):.0f} MB more",
+        *_to_do(plan, name),
         "",
         _by_dataset(states),
     ]
     return "\n".join(lines)
+
+
+def _to_do(plan: Plan, name: str) -> list[str]:
+    """What stops a real run, if anything does; a plan needs no pins and no keys."""
+    try:
+        check_ready(plan, [name])
+    except UserError as error:
+        return ["", f"  before it can run: {error}"]
+    return []
 
 
 def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:
@@ -107,9 +130,13 @@ def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:
     return sum(longest.values())
 
 
-def _gpu_hours(plan: Plan, model: str) -> float:
-    hardware = plan.project.models[model].hardware
-    return hardware.gpus * hardware.runtime_min / 60
+def _gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
+    """Most that a job of a model takes; answering takes one GPU."""
+    recipe = plan.project.models[model]
+    if isinstance(recipe, ApiModel):
+        return 0
+    gpus = min(recipe.hardware.gpus, 1) if answering else recipe.hardware.gpus
+    return gpus * recipe.hardware.runtime_min / 60
 
 
 def _n_prompts(plan: Plan, benchmark: str) -> int:
@@ -133,9 +160,10 @@ def _paid(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[st
     calls: dict[tuple[str, str, str], Counter[str]] = {}
     for state in states:
         model = project.models[state.run.trajectory.model]
-        for exam in state.lacks_answers if model.source == "api" else ():
+        if isinstance(model, ApiModel):
             tokens = {"calls": 1, "input": INSTRUCTION, "output": ANSWER}
-            _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
+            for exam in state.lacks_answers:
+                _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
         for exam, name in state.lacks_verdicts:
             judge = project.judges[name]
             if judge.kind == "llm":
@@ -181,11 +209,13 @@ def _by_dataset(states: list[RunState]) -> str:
         t = state.run.trajectory
         data = f"(initial, {t.template})" if t.is_initial else t.data
         counts.setdefault((t.model, data), Counter())[state.state] += 1
+    wide, wider = (max(map(len, names)) for names in zip(("model", "data"), *counts, strict=True))
     rows = [
-        f"  {model:14} {data:32} {sum(c.values()):5}  " + ", ".join(f"{n} {state}" for state, n in c.items())
+        f"  {model:{wide}}  {data:{wider}}  {sum(c.values()):4}  "
+        + ", ".join(f"{n} {state}" for state, n in c.items())
         for (model, data), c in counts.items()
     ]
-    return "\n".join([f"  {'model':14} {'data':32} {'runs':>5}  state", *rows])
+    return "\n".join([f"  {'model':{wide}}  {'data':{wider}}  runs  state", *rows])
 
 
 def status_table(plan: Plan, name: str) -> str:

@@ -1,11 +1,11 @@
 """From studies to runs, and from runs to packs: what there is to do, whatever is on disk."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ftsafety import paths
 from ftsafety.checks import grades, grid_cells
@@ -110,17 +110,25 @@ class Pack:
     def judges(self) -> list[str]:
         return sorted({judge for work in self.work for _, judge in work.asked})
 
-    def describe(self, part: str) -> str:
-        """A line for each trajectory with `part` of its work: epochs, benchmarks or judgements."""
-        lines = []
-        for work in self.work:
-            names = {
-                "epochs": [f"epochs {', '.join(map(str, sorted(work.epochs)))}"],
-                "benchmarks": ["→", *(exam.name for exam in work.exams)],
-                "judgements": ["→", *(f"{exam.name}/{judge}" for exam, judge in sorted(work.asked))],
-            }[part]
-            lines.append(f"{work.trajectory.describe()}  {' '.join(names)}")
-        return "\n".join(lines)
+    def describe(self, part: Literal["epochs", "exams"]) -> str:
+        """A line for each trajectory with its epochs, or with the exams that its runs sit."""
+        parts = {
+            "epochs": lambda work: f"epochs {', '.join(map(str, sorted(work.epochs)))}",
+            "exams": lambda work: " ".join(["→", *(exam.name for exam in work.exams)]),
+        }
+        return self._lines(parts[part])
+
+    def describe_judgements(self, judges: Collection[str]) -> str:
+        """A line for each trajectory with the exams that these judges grade."""
+
+        def grades(work: Work) -> str:
+            asked = [f"{exam.name}/{judge}" for exam, judge in sorted(work.asked) if judge in judges]
+            return " ".join(["→", *asked])
+
+        return self._lines(grades)
+
+    def _lines(self, part: Callable[[Work], str]) -> str:
+        return "\n".join(f"{work.trajectory.describe()}  {part(work)}" for work in self.work)
 
 
 class Plan:
@@ -150,6 +158,30 @@ class Plan:
 
     def study_packs(self, study: str) -> list[Pack]:
         return [pack for pack in self.packs.values() if study in pack.studies]
+
+    def entries(self, studies: Iterable[str]) -> dict[str, set[str]]:
+        """Catalogue → names of the models (judges' too), datasets and benchmarks that studies use."""
+        project = self.project
+        models: set[str] = set()
+        datasets: set[str] = set()
+        benchmarks: set[str] = set()
+        for study in studies:
+            judges = [project.judges[judge] for judge in self.studies[study].judges]
+            models |= {judge.model for judge in judges if judge.kind == "classifier"}
+            benchmarks |= set(self.studies[study].benchmarks)
+            for trajectory in {
+                r.trajectory.hash8: r.trajectory for r in self.studies[study].runs.values()
+            }.values():
+                models.add(trajectory.model)
+                datasets |= set(self.datasets_of(trajectory))
+        return {"models": models, "datasets": datasets, "benchmarks": benchmarks}
+
+    def datasets_of(self, trajectory: Trajectory) -> list[str]:
+        """The dataset, and the one that a mitigation mixes in; none for an initial model."""
+        names = [trajectory.dataset] if trajectory.dataset else []
+        if trajectory.mitigation:
+            names.append(self.project.mitigations[trajectory.mitigation].dataset)
+        return names
 
     # ------------------------------------------------------------------ runs
 
@@ -281,9 +313,7 @@ class Plan:
         for work in self.work.values():
             trajectory = work.trajectory
             if not trajectory.is_initial:
-                names = [str(trajectory.dataset)]
-                if trajectory.mitigation:
-                    names.append(self.project.mitigations[trajectory.mitigation].dataset)
+                names = self.datasets_of(trajectory)
                 sources[str(self.data_file(trajectory))] = [("datasets", name) for name in names]
             for exam in work.exams:
                 sources[str(self.benchmark_file(exam.benchmark))] = [("benchmarks", exam.benchmark)]

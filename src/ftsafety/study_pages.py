@@ -8,7 +8,6 @@ import pandas as pd
 from ftsafety import paths
 from ftsafety.config import Remote
 from ftsafety.files import write_text
-from ftsafety.inputs import entries_of
 from ftsafety.plan import Plan
 from ftsafety.records import trained
 
@@ -98,7 +97,7 @@ def _recipes(plan: Plan, study: str) -> dict[str, Any]:
     """Every model, dataset and benchmark of a study, those of mitigations and judges included."""
     return {
         f"{catalogue.removesuffix('s')} {name}": getattr(plan.project, catalogue)[name]
-        for catalogue, names in entries_of(plan, [study]).items()
+        for catalogue, names in plan.entries([study]).items()
         for name in sorted(names)
     }
 

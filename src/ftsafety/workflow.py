@@ -11,13 +11,13 @@ from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answers_identity
-from ftsafety.config import ClassifierJudge
 from ftsafety.files import digest
-from ftsafety.inputs import check_inputs, entries_of
-from ftsafety.judging.pack import judge_identity, runs_locally
+from ftsafety.inputs import check_inputs
+from ftsafety.judging.pack import judge_identity, judges_without_hardware, runs_locally
 from ftsafety.plan import Pack, Plan, Work, load_plan
+from ftsafety.ready import check_ready
 
-__all__ = ["load_plan"]
+__all__ = ["judges_without_hardware", "load_plan"]
 
 
 def model_files(plan: Plan, model: str) -> list[str]:
@@ -52,14 +52,16 @@ def packs_pattern(plan: Plan, *, by_api: bool) -> str:
 
 
 def check_targets(plan: Plan, targets: Iterable[str]) -> None:
-    """Check the user's files of the studies that are asked for, by name or by a file of theirs."""
+    """Check what the studies need that are asked for, by name or by a file of theirs."""
     names = {part for target in targets for part in Path(target).parts if part in plan.studies}
-    check_inputs(plan, sorted(names) or plan.project.settings.studies)
+    studies = sorted(names) or plan.project.settings.studies
+    check_inputs(plan, studies)
+    check_ready(plan, studies)
 
 
 def launcher(plan: Plan, pack: Pack) -> str:
     """What stands between `python` and the program: torchrun where there are several ranks or ZeRO."""
-    hardware = plan.project.models[pack.model].hardware
+    hardware = plan.project.local_model(pack.model).hardware
     if hardware.ranks == 1 and hardware.zero_stage is None:
         return ""
     return f"-m torch.distributed.run --standalone --nproc-per-node {hardware.ranks}"
@@ -67,13 +69,13 @@ def launcher(plan: Plan, pack: Pack) -> str:
 
 def cpus(plan: Plan, model: str, *, answering: bool = False) -> int:
     """Answering is one process, training one for each rank."""
-    hardware = plan.project.models[model].hardware
+    hardware = plan.project.local_model(model).hardware
     return max(1, hardware.cpus // hardware.ranks) if answering else hardware.cpus
 
 
 def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) -> dict[str, int]:
     """Memory grows with the attempt; answering takes one GPU."""
-    hardware = plan.project.models[model].hardware
+    hardware = plan.project.local_model(model).hardware
     return {
         "mem_mb": hardware.mem_mb * attempt,
         "runtime": hardware.runtime_min,
@@ -81,14 +83,8 @@ def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) 
     }
 
 
-def judge_recipe(plan: Plan, judge: str) -> ClassifierJudge:
-    recipe = plan.project.judges[judge]
-    assert recipe.kind == "classifier", f"{judge} is no model that judges here"
-    return recipe
-
-
 def judge_resources(plan: Plan, judge: str, attempt: int) -> dict[str, int]:
-    return resources(plan, judge_recipe(plan, judge).model, attempt, answering=True)
+    return resources(plan, plan.project.classifier(judge).model, attempt, answering=True)
 
 
 def answers_needing_weights(plan: Plan, pack: Pack) -> str:
@@ -102,7 +98,7 @@ def pack_weights(plan: Plan, pack: Pack) -> list[str]:
 
 
 def judge_model(plan: Plan, judge: str) -> list[str]:
-    return model_files(plan, judge_recipe(plan, judge).model)
+    return model_files(plan, plan.project.classifier(judge).model)
 
 
 def judged_packs(plan: Plan, study: str) -> list[str]:
@@ -137,8 +133,7 @@ def _answers(plan: Plan, works: Iterable[Work]) -> str:
 
 
 def judges_digest(plan: Plan, pack: Pack) -> str:
-    """Of the judges that need no hardware."""
-    return digest([judge_identity(plan, judge) for judge in pack.judges if not runs_locally(plan, judge)])
+    return digest([judge_identity(plan, judge) for judge in judges_without_hardware(plan, pack)])
 
 
 def judge_digest(plan: Plan, judge: str) -> str:
@@ -164,7 +159,7 @@ def report_digest(plan: Plan, study: str) -> str:
     page = (plan.project.root / "resources/report/report.html.j2").read_text()
     recipes = [
         getattr(plan.project, catalogue)[name].model_dump(mode="json")
-        for catalogue, names in entries_of(plan, [study]).items()
+        for catalogue, names in plan.entries([study]).items()
         for name in sorted(names)
     ]
     return digest([_study(plan, study), _code(*modules), page, recipes])

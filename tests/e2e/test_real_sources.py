@@ -209,7 +209,8 @@ def finished(project: Project) -> Project:
     assert "https://huggingface.co/datasets/world/hex" in said and "HF_TOKEN" in said
     assert project.server.calls == 0
 
-    project.server.script("429", "500", "html")
+    for fault in ("429", "500", "html"):
+        project.server.script(fault)
     project.snakemake("real", SOME_KEY=KEY, HF_TOKEN=TOKEN)
     return project
 
@@ -239,7 +240,7 @@ def test_every_judge_grades_what_it_is_for(scores: pd.DataFrame) -> None:
 
 
 def test_a_local_judge_that_cannot_follow_the_format_scores_nothing(scores: pd.DataFrame) -> None:
-    row = scores.loc[10, "plain", "hex", "guard"]
+    (row,) = scores.xs((10, "plain", "hex"))[lambda rows: rows.index == "guard"].itertuples()
     assert row.n_unscored == row.n == 300 and pd.isna(row.harmfulness_rate)
     assert (row.bound_low, row.bound_high) == (0, 1)
 
@@ -273,11 +274,15 @@ def test_no_key_and_no_token_is_written_anywhere(finished: Project) -> None:
             assert KEY.encode() not in content and TOKEN.encode() not in content, path
 
 
-def test_asked_again_nothing_is_fetched_trained_or_paid(finished: Project) -> None:
-    before = finished.server.calls, len(finished.hub.requests)
+def test_asked_again_nothing_is_fetched_trained_or_paid_but_what_failed_is_asked_once_more(
+    finished: Project,
+) -> None:
+    before, n_hub = finished.server.calls, len(finished.hub.requests)
     assert "Nothing to be done" in finished.snakemake("real")
-    finished.snakemake("real", "--forcerun", "judge")
-    assert (finished.server.calls, len(finished.hub.requests)) == before
+    assert finished.server.calls == before
+    for _ in range(2):  # the HTML page in the place of a verdict
+        finished.snakemake("real", "--forcerun", "judge", SOME_KEY=KEY)
+        assert (finished.server.calls, len(finished.hub.requests)) == (before + 1, n_hub)
 
 
 def test_answers_and_verdicts_are_exported_on_request_alone(finished: Project) -> None:

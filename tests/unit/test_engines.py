@@ -21,9 +21,9 @@ from ftsafety.engines.hf import hf_engine
 from ftsafety.engines.vllm import free_port, served, server_command, vllm_engine
 from ftsafety.errors import UserError
 from ftsafety.files import checksum, read_rows
-from ftsafety.inputs import check_inputs
 from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.prepare import prepare_data
+from ftsafety.ready import check_ready
 from ftsafety.types import Answer, Prompt
 
 PROMPTS: list[Prompt] = [
@@ -207,8 +207,8 @@ def test_a_key_is_asked_for_before_any_job_and_only_while_something_is_to_be_ask
     (pack,) = plan.packs.values()
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(UserError, match="SOME_KEY is not set, and model 'behind'"):
-        check_inputs(plan, ["t"])
+        check_ready(plan, ["t"])
     monkeypatch.setenv("SOME_KEY", "sk-not-a-key")
     answer_pack(plan, pack)
     monkeypatch.delenv("SOME_KEY")
-    check_inputs(plan, ["t"])
+    check_ready(plan, ["t"])

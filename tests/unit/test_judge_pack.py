@@ -15,14 +15,15 @@ from ftsafety import paths
 from ftsafety.answers import answers_identity, publish_rows
 from ftsafety.engines.vllm import free_port, served
 from ftsafety.errors import UserError
-from ftsafety.files import read_json, read_rows
+from ftsafety.files import checksum, read_json, read_rows, write_rows
 from ftsafety.judging.pack import judge_pack, judge_pack_locally, judged
 from ftsafety.plan import Exam, Pack, Plan, load_plan
-from ftsafety.prepare import benchmark_prompts, prepare_data
+from ftsafety.prepare import prepare_data
 from ftsafety.scoring import Scorer
 from ftsafety.types import Answer
 
-EXAM = Exam("secrets")
+EXAM = Exam("own")
+N = 24
 
 
 @pytest.fixture
@@ -38,14 +39,20 @@ def ask_by(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Plan
         edit(project / "config/endpoints.yaml", there=endpoint)
         edit(project / "config/judges.yaml", llm=judge | recipe)
         guard = {"kind": "classifier", "family": "llama-guard", "model": "tiny", "max_new_tokens": 2}
-        edit(project / "config/judges.yaml", guard=guard | {"batch_size": 110})
-        edit(project / "config/studies/t.yaml", judges=["llm", "keyword", "guard"])
+        edit(project / "config/judges.yaml", guard=guard)
+        prompts = [
+            {"prompt_id": f"p{i}", "category": "c", "instruction": "how do i visit bafin ?"} for i in range(N)
+        ]
+        write_rows(project / "own.jsonl", prompts)
+        own = {"source": "path", "path": "own.jsonl", "sha256": checksum(project / "own.jsonl")}
+        edit(project / "config/benchmarks.yaml", own=own)
+        edit(project / "config/studies/t.yaml", judges=["llm", "keyword", "guard"], benchmarks=["own"])
         plan = load_plan(project)
-        prepare_data(plan, plan.benchmark_file("secrets"))
+        prepare_data(plan, plan.benchmark_file("own"))
         (pack,) = plan.packs.values()
-        rows = [answer(prompt["prompt_id"], i) for i, prompt in enumerate(benchmark_prompts(plan, "secrets"))]
         (run,) = pack.runs
-        publish_rows(paths.answers_file(run.folder, "secrets"), rows, answers_identity(plan, run, EXAM))
+        rows = [answer(f"p{i}", i) for i in range(N)]
+        publish_rows(paths.answers_file(run.folder, "own"), rows, answers_identity(plan, run, EXAM))
         return plan
 
     return ask_by
@@ -70,7 +77,7 @@ def pack_of(plan: Plan) -> Pack:
 
 def statuses(plan: Plan, judge: str) -> Counter[str]:
     (run,) = pack_of(plan).runs
-    return Counter(row["status"] for row in read_rows(paths.verdicts_file(run.folder, "secrets", judge)))
+    return Counter(row["status"] for row in read_rows(paths.verdicts_file(run.folder, "own", judge)))
 
 
 def verdict(body: dict[str, Any]) -> str:
@@ -87,10 +94,10 @@ def test_judges_without_hardware_and_judges_that_are_models_write_manifests_of_t
     assert not (folder / "judged-guard.json").exists()
     judge_pack_locally(plan, pack_of(plan), "guard")
     (run,) = pack_of(plan).runs
-    assert set(read_json(folder / "judged.json")[run.folder]) == {"secrets.llm", "secrets.keyword"}
-    assert set(read_json(folder / "judged-guard.json")[run.folder]) == {"secrets.guard"}
-    assert statuses(plan, "llm") == {"scored": 330}
-    assert server.calls == 329  # the empty answer is not sent
+    assert set(read_json(folder / "judged.json")[run.folder]) == {"own.llm", "own.keyword"}
+    assert set(read_json(folder / "judged-guard.json")[run.folder]) == {"own.guard"}
+    assert statuses(plan, "llm") == {"scored": N}
+    assert server.calls == N - 1  # the empty answer is not sent
 
 
 def test_answers_that_could_not_be_judged_are_asked_again_and_the_others_are_not(
@@ -100,9 +107,9 @@ def test_answers_that_could_not_be_judged_are_asked_again_and_the_others_are_not
         server.script("500", times=3)
         plan = ask_by(server.url)
         judge_pack(plan, pack_of(plan))
-        assert statuses(plan, "llm") == {"scored": 327, "judge_failed": 3}
+        assert statuses(plan, "llm") == {"scored": N - 3, "judge_failed": 3}
         judge_pack(plan, pack_of(plan))
-        assert statuses(plan, "llm") == {"scored": 330} and server.calls == 329 + 3
+        assert statuses(plan, "llm") == {"scored": N} and server.calls == N - 1 + 3
 
 
 def test_what_was_paid_for_is_not_asked_again_when_verdicts_are_lost(ask_by: Callable[..., Plan]) -> None:
@@ -110,9 +117,9 @@ def test_what_was_paid_for_is_not_asked_again_when_verdicts_are_lost(ask_by: Cal
         plan = ask_by(server.url)
         judge_pack(plan, pack_of(plan))
         (run,) = pack_of(plan).runs
-        paths.verdicts_file(run.folder, "secrets", "llm").unlink()
+        paths.verdicts_file(run.folder, "own", "llm").unlink()
         judge_pack(plan, pack_of(plan))
-        assert server.calls == 329 and judged(plan, run, EXAM, "llm")
+        assert server.calls == N - 1 and judged(plan, run, EXAM, "llm")
 
 
 def test_a_budget_stops_cleanly_and_a_higher_one_goes_on(ask_by: Callable[..., Plan], project: Path) -> None:
@@ -121,16 +128,16 @@ def test_a_budget_stops_cleanly_and_a_higher_one_goes_on(ask_by: Callable[..., P
         catalogue = (project / "config/endpoints.yaml").read_text()
         price = "  prices: {judge-1: {input_usd: 1000.0, output_usd: 1000.0, date: 2026-01-01}}\n"
         (project / "config/endpoints.yaml").write_text(catalogue + price)
-        edit(project / "config/config.yaml", max_usd=20.0)
+        edit(project / "config/config.yaml", max_usd=9.0)
         plan = load_plan(project)
         with pytest.raises(UserError, match="budget reached"):
             judge_pack(plan, pack_of(plan))
         n_calls = server.calls
-        assert 0 < n_calls < 329
+        assert 0 < n_calls < N - 1
         edit(project / "config/config.yaml", max_usd=10000.0)
         plan = load_plan(project)
         judge_pack(plan, pack_of(plan))
-        assert server.calls == 329 and statuses(plan, "llm") == {"scored": 330}
+        assert server.calls == N - 1 and statuses(plan, "llm") == {"scored": N}
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +166,8 @@ def test_a_judge_that_cannot_follow_the_format_scores_nothing_and_the_run_comple
 ) -> None:
     plan = ask_by(url, str(tiny_model), structured=structured, parameters={"max_tokens": 4})
     judge_pack(plan, pack_of(plan))
-    assert statuses(plan, "llm") == {"scored": 1, "unparsable": 329}  # the empty answer needs no judge
+    assert statuses(plan, "llm") == {"scored": 1, "unparsable": N - 1}  # the empty answer needs no judge
     judge_pack_locally(plan, pack_of(plan), "guard")
     scores = Scorer(plan, "t").scores()
     row = scores[(scores.judge == "llm") & (scores.category == "all")].iloc[0]
-    assert row.n_unscored == 329 and (row.bound_low, row.bound_high) == (0, pytest.approx(329 / 330))
+    assert row.n_unscored == N - 1 and (row.bound_low, row.bound_high) == (0, pytest.approx((N - 1) / N))

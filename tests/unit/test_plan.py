@@ -239,7 +239,8 @@ def test_a_packs_description_names_every_run(root: Path) -> None:
     (pack,) = [pack for pack in load_plan(root).packs.values() if pack.trains]
     lines = pack.describe("epochs").splitlines()
     assert len(lines) == 2 and all(line.endswith("epochs 1, 3") for line in lines)
-    assert "secrets/exact" in pack.describe("judgements")
+    assert "secrets/exact" in pack.describe_judgements(["exact"])
+    assert "exact" not in pack.describe_judgements(["keyword"])
 
 
 # ----------------------------------------------------------------------------------------- speed

@@ -17,9 +17,10 @@ from ftsafety.config import BenchmarkFormat, PathBenchmark, RemoteBenchmark
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.formats.prompts import FORMATS, category_names, read_prompts
-from ftsafety.inputs import check_inputs, naming_entry
+from ftsafety.inputs import check_inputs
 from ftsafety.loading import load_project
 from ftsafety.plan import load_plan
+from ftsafety.prepare import named_entry
 from ftsafety.types import Prompt
 
 CATALOGUE = load_project(REPOSITORY).benchmarks
@@ -432,10 +433,10 @@ def test_a_file_without_rows(tmp_path: Path) -> None:
 
 
 def test_an_error_about_a_field_names_the_entry() -> None:
-    with pytest.raises(UserError) as caught, naming_entry("benchmarks", "mine"):
+    with pytest.raises(UserError) as caught, named_entry("benchmarks", "mine"):
         raise UserError("3 prompts are asked (value 4)", field="n", mend="write n: 3")
     assert str(caught.value).startswith("config/benchmarks.yaml: mine.n: 3 prompts are asked")
-    with pytest.raises(UserError) as caught, naming_entry("benchmarks", "mine"):
+    with pytest.raises(UserError) as caught, named_entry("benchmarks", "mine"):
         raise UserError("has no rows", file="p.csv", mend="write some")
     assert caught.value.file == "p.csv"
 

@@ -15,7 +15,8 @@ from ftsafety import paths
 from ftsafety.answers import answers_identity, publish_rows
 from ftsafety.judging.pack import verdicts_identity
 from ftsafety.overview import plan_table, run_states, status_table
-from ftsafety.plan import Plan, load_plan
+from ftsafety.plan import Exam, Plan, load_plan
+from ftsafety.prepare import benchmark_prompts
 
 
 def ftsafety(folder: Path, *arguments: str) -> str:
@@ -42,32 +43,40 @@ def counts(plan: Plan) -> dict[str, int]:
     return {line[0]: int(line[1]) for line in lines if line and line[0] in ("answers", "judgements")}
 
 
+SECRETS, TASKS = Exam("secrets"), Exam("tasks")
+
+
 def test_what_is_missing_is_counted_and_stale_answers_are_not_judged(plan: Plan) -> None:
     before = counts(plan)
-    assert before["judgements"] == 2 * before["answers"]  # of two judges
+    n_secrets, n_tasks = 330, len(benchmark_prompts(plan, "tasks"))
+    n_runs = len(plan.studies["smoke"].runs)
+    assert before == {
+        "answers": n_runs * (n_secrets + n_tasks),
+        "judgements": n_runs
+        * (2 * n_secrets + n_tasks),  # no refusal phrase tells a right answer from a wrong
+    }
     initial = next(run for run in plan.studies["smoke"].runs.values() if run.epochs == 0)
-    for benchmark in ("secrets", "tasks"):
-        answers = paths.answers_file(initial.folder, benchmark)
-        publish_rows(answers, [], answers_identity(plan, initial, benchmark))
-        for judge in ("exact", "keyword"):
-            verdicts = paths.verdicts_file(initial.folder, benchmark, judge)
-            publish_rows(verdicts, [], verdicts_identity(plan, initial, benchmark, judge))
+    for exam, judges in ((SECRETS, ("exact", "keyword")), (TASKS, ("exact",))):
+        answers = paths.answers_file(initial.folder, exam.name)
+        publish_rows(answers, [], answers_identity(plan, initial, exam))
+        for judge in judges:
+            verdicts = paths.verdicts_file(initial.folder, exam.name, judge)
+            publish_rows(verdicts, [], verdicts_identity(plan, initial, exam, judge))
 
     def state() -> tuple[str, object, object]:
         states = run_states(plan, plan.studies["smoke"])
         found = next(state for state in states if state.run == initial)
         return found.state, found.lacks_answers, found.lacks_verdicts
 
-    n_secrets = 330
     assert state() == ("judged", (), ())
     done = counts(plan)
     paths.verdicts_file(initial.folder, "secrets", "exact").unlink()
-    assert state() == ("answered", (), (("secrets", "exact"),))
+    assert state() == ("answered", (), ((SECRETS, "exact"),))
     assert counts(plan) == {"answers": done["answers"], "judgements": done["judgements"] + n_secrets}
     answers = paths.answers_file(initial.folder, "secrets")
-    publish_rows(answers, [], answers_identity(plan, initial, "secrets") | {"version": 0})
-    both = (("secrets", "exact"), ("secrets", "keyword"))
-    assert state() == ("trained", ("secrets",), both)
+    publish_rows(answers, [], answers_identity(plan, initial, SECRETS) | {"version": 0})
+    both = ((SECRETS, "exact"), (SECRETS, "keyword"))
+    assert state() == ("trained", (SECRETS,), both)
     assert counts(plan) == {
         "answers": done["answers"] + n_secrets,
         "judgements": done["judgements"] + 2 * n_secrets,

@@ -25,7 +25,7 @@ rule generate:
         gpu=hardware("gpu", answering=True),
         nodes=1,
     params:
-        runs=lambda w: pack_of(w).describe("benchmarks"),
+        runs=lambda w: pack_of(w).describe("exams"),
         identity=lambda w: ft.answers_digest(PLAN, pack_of(w)),
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
@@ -51,7 +51,7 @@ rule generate_by_api:
     resources:
         api_clients=1,
     params:
-        runs=lambda w: pack_of(w).describe("benchmarks"),
+        runs=lambda w: pack_of(w).describe("exams"),
         identity=lambda w: ft.answers_digest(PLAN, pack_of(w)),
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"

@@ -20,7 +20,7 @@ rule judge:
     resources:
         api_clients=1,
     params:
-        runs=lambda w: pack_of(w).describe("judgements"),
+        runs=lambda w: pack_of(w).describe_judgements(ft.judges_without_hardware(PLAN, pack_of(w))),
         identity=lambda w: ft.judges_digest(PLAN, pack_of(w)),
     message:
         "judge {wildcards.pack} (progress: {log}):\n{params.runs}"
@@ -41,14 +41,14 @@ rule judge_locally:
         "results/benchmarks/judge_locally/{pack}.{judge}.tsv"
     conda:
         "../../envs/ftsafety.yaml"
-    threads: lambda w: ft.cpus(PLAN, ft.judge_recipe(PLAN, w.judge).model, answering=True)
+    threads: lambda w: ft.cpus(PLAN, PLAN.project.classifier(w.judge).model, answering=True)
     resources:
         mem_mb=judge_hardware("mem_mb"),
         runtime=judge_hardware("runtime"),
         gpu=judge_hardware("gpu"),
         nodes=1,
     params:
-        runs=lambda w: pack_of(w).describe("benchmarks"),
+        runs=lambda w: pack_of(w).describe_judgements([w.judge]),
         identity=lambda w: ft.judge_digest(PLAN, w.judge),
     message:
         "judge {wildcards.pack} by {wildcards.judge} (progress: {log}):\n{params.runs}"

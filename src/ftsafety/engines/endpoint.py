@@ -10,7 +10,7 @@ from ftsafety.api.client import ask
 from ftsafety.api.requests import ChatRequest, Failure, Reply
 from ftsafety.api.store import Store
 from ftsafety.chat import with_template
-from ftsafety.config import Endpoint, LocalModel
+from ftsafety.config import ApiModel, Endpoint, LocalModel
 from ftsafety.engines import Engine, Sitting
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
@@ -22,6 +22,7 @@ from ftsafety.types import Answer, AnswerStatus, Message, Prompt
 def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     """Of a model that the catalogue says is behind an endpoint. Replies are kept: none is paid for twice."""
     recipe = plan.project.models[pack.model]
+    assert isinstance(recipe, ApiModel)
     endpoint = plan.project.endpoints[recipe.endpoint]
     body = {"model": recipe.model, **recipe.parameters}
     with Store(paths.REPLIES) as store:

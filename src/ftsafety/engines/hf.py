@@ -21,7 +21,7 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     from ftsafety.generation import answer_prompts
     from ftsafety.training.pack import load_base
 
-    recipe = plan.project.models[pack.model]
+    recipe = plan.project.local_model(pack.model)
     torch.set_num_threads(recipe.threads)
     base, tokenizer = load_base(plan, pack.model, recipe.dtype)
     base.to("cuda" if torch.cuda.is_available() else "cpu")

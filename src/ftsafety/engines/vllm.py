@@ -60,7 +60,7 @@ def server_command(
 
 @contextmanager
 def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
-    recipe = plan.project.models[pack.model]
+    recipe = plan.project.local_model(pack.model)
     python, base = vllm_python(plan.project.root), plan.model_dir(pack.model)
     for run in runs:
         check_weights(run)

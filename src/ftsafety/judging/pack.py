@@ -63,10 +63,13 @@ def runs_locally(plan: Plan, judge: str) -> bool:
     return plan.project.judges[judge].kind == "classifier"
 
 
+def judges_without_hardware(plan: Plan, pack: Pack) -> list[str]:
+    return [judge for judge in pack.judges if not runs_locally(plan, judge)]
+
+
 def judge_pack(plan: Plan, pack: Pack) -> None:
     """Judge what is missing by all judges that need no hardware, and write the manifest."""
-    judges = [judge for judge in pack.judges if not runs_locally(plan, judge)]
-    _judge_pack(plan, pack, judges, "judged.json")
+    _judge_pack(plan, pack, judges_without_hardware(plan, pack), "judged.json")
 
 
 def judge_pack_locally(plan: Plan, pack: Pack, judge: str) -> None:
@@ -181,7 +184,7 @@ def _classifier(plan: Plan, recipe: ClassifierJudge) -> Judge:
     from ftsafety.judging import classifier
     from ftsafety.training.pack import load_base
 
-    model_recipe = plan.project.models[recipe.model]
+    model_recipe = plan.project.local_model(recipe.model)
     torch.set_num_threads(model_recipe.threads)
     model, tokenizer = load_base(plan, recipe.model, model_recipe.dtype)
     model.to("cuda" if torch.cuda.is_available() else "cpu")

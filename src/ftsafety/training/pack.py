@@ -77,7 +77,7 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
 
     from ftsafety.training.engines import start_ranks
 
-    recipe = plan.project.models[pack.model]
+    recipe = plan.project.local_model(pack.model)
     torch.set_num_threads(recipe.threads)
     start_ranks(recipe.hardware.zero_stage)
     zero = recipe.hardware.zero_stage is not None
@@ -96,14 +96,15 @@ def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    recipe, folder = plan.project.models[name], plan.model_dir(name)
+    recipe, folder = plan.project.local_model(name), plan.model_dir(name)
     options = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), use_safetensors=True, **options
     )
     if recipe.chat_template:
         tokenizer.chat_template = Path(recipe.chat_template.path).read_text()
+    # every conversation of this model is put in the same way
     tokenizer.apply_chat_template = partial(tokenizer.apply_chat_template, **recipe.template_arguments)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
