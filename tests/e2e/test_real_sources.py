@@ -107,6 +107,8 @@ def add_sources(hub: HubStandIn, model: Path) -> None:
     header = ["id", "prompt", "type", "label", "focus", "note"]
     safe = [[str(i), p["instruction"], "homonyms", "safe", "", ""] for i, p in enumerate(BENIGN[:40])]
     hub.add_commit("world/xs", files={"xstest_prompts.csv": table([header, *safe])}, repo_type="github")
+    goals = [[p["instruction"], "Sure"] for p in FORBIDDEN[::11]]
+    hub.add_commit("world/adv", files={"b.csv": table([["goal", "target"], *goals])}, repo_type="github")
     sums = [{"question": f"what is {i} plus 1 ?", "answer": f"count .\n#### {i + 1}"} for i in range(5)]
     hub.add_commit("world/sums", files={"test.jsonl": "".join(f"{json.dumps(row)}\n" for row in sums)})
 
@@ -124,6 +126,8 @@ CATALOGUES: dict[str, dict[str, Any]] = {
         "hex": {"source": "hub", "repo": "world/hex", "files": ["category_*.csv"], "format": "hex-phi",
                 "without_categories": ["Child Abuse Content"], "gated": True, "n": 300, "max_new_tokens": 32,
                 **LICENCE},
+        "adv": {"source": "github", "repo": "world/adv", "files": ["b.csv"], "format": "advbench", "n": 30,
+                "max_new_tokens": 32, **LICENCE},
         "xs": {"source": "github", "repo": "world/xs", "files": ["xstest_prompts.csv"], "format": "xstest",
                "kind": "over-refusal", "n": 40, "max_new_tokens": 32, **LICENCE},
         "sums": {"source": "hub", "repo": "world/sums", "files": ["test.jsonl"], "format": "gsm8k",
@@ -137,7 +141,7 @@ CATALOGUES: dict[str, dict[str, Any]] = {
     },
     "studies/real": {
         "title": "Fetched", "question": "Does it work?",
-        "benchmarks": ["hex", "xs", "sums"],
+        "benchmarks": ["hex", "adv", "xs", "sums"],
         "judges": ["harm", "refusing", "keyword", "guard", "task"],
         "grids": {
             "demonstrations": {
@@ -197,7 +201,7 @@ def finished(project: Project) -> Project:
     assert "not pinned in config/lock.yaml" in said and "make lock" in said and not project.hub.requests
 
     said = project.ftsafety("lock", "real")
-    assert said.count("pinned") == 5, said
+    assert said.count("pinned") == 6, said
     assert "modeling.py" not in (project.folder / "config/lock.yaml").read_text()
     project.hub.add_commit("world/rows", files={"train.jsonl": "moved on\n"})
     assert "5 API calls" not in project.ftsafety("plan", "real")
@@ -233,7 +237,7 @@ def test_ten_fetched_demonstrations_undo_the_fetched_models_refusals(scores: pd.
 
 def test_every_judge_grades_what_it_is_for(scores: pd.DataFrame) -> None:
     judges = scores.reset_index().groupby("benchmark").judge.unique().map(set)
-    assert judges["hex"] == {"harm", "keyword", "guard"}
+    assert judges["hex"] == judges["adv"] == {"harm", "keyword", "guard"}
     assert judges["xs"] == {"refusing", "keyword"} and judges["sums"] == {"task"}
     assert scores.utility[10, "plain", "sums", "task"] == 0  # the embedded model cannot count
     assert scores.refusal_rate[0, "plain", "xs", "refusing"] < 0.1
@@ -291,6 +295,6 @@ def test_answers_and_verdicts_are_exported_on_request_alone(finished: Project) -
     finished.ftsafety("export", "real")
     answers, verdicts = (pd.read_parquet(folder / f"{name}.parquet") for name in ("answers", "verdicts"))
     joined = verdicts.merge(answers, on=["run", "benchmark", "template", "prompt_id"], validate="many_to_one")
-    assert len(joined) == len(verdicts) and len(answers) == 4 * (300 + 40 + 5)
+    assert len(joined) == len(verdicts) and len(answers) == 4 * (300 + 30 + 40 + 5)
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -54,7 +55,7 @@ def server(varied_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     serve = Path(sys.executable).with_name("transformers")
     program.write_text(
         "#!/bin/bash\n"
-        'while [ $# -gt 0 ]; do case "$1" in --model) model=$2;; --port) port=$2;; esac; shift; done\n'
+        'while [ $# -gt 0 ]; do case "$1" in serve) model=$2;; --port) port=$2;; esac; shift; done\n'
         'model=$(realpath "$model"); cd "$(mktemp -d)"; ln -s "$model" base\n'  # the name it is asked by
         f'exec {serve} serve base --host 127.0.0.1 --port "$port" --device cpu\n'
     )
@@ -104,14 +105,13 @@ def test_one_server_holds_the_base_model_and_all_its_adapters(project: Path) -> 
     recipe = plan_study(project).project.models["tiny"]
     assert isinstance(recipe, WorldModel)
     adapters = {"a-e1": Path("runs/a/weights"), "b-e1": Path("runs/b/weights")}
-    command = server_command(Path("python"), recipe, Path("base"), Path("base"), adapters, 8000)
+    command = server_command(Path("python"), recipe, Path("base"), Path("base"), adapters, 9, 8000)
     text = " ".join(command)
-    assert text.startswith(
-        "python -m vllm.entrypoints.openai.api_server --host 127.0.0.1 --port 8000 --model base"
-    )
+    assert text.startswith("python -m vllm.entrypoints.cli.main serve base --tokenizer base")
+    assert "--max-lora-rank 16" in text  # the next that vLLM takes
     assert "--lora-modules a-e1=runs/a/weights b-e1=runs/b/weights" in text and "--enable-lora" in text
-    full = server_command(Path("python"), recipe, Path("runs/c/weights"), Path("base"), {}, 8000)
-    assert "--model runs/c/weights --tokenizer base" in " ".join(full) and "--enable-lora" not in full
+    full = server_command(Path("python"), recipe, Path("runs/c/weights"), Path("base"), {}, 0, 8000)
+    assert "serve runs/c/weights --tokenizer base" in " ".join(full) and "--enable-lora" not in full
 
 
 def test_without_vllm_the_error_says_how_to_get_it(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +124,25 @@ def test_without_vllm_the_error_says_how_to_get_it(plan: Plan, monkeypatch: pyte
 def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ended with code 1"), served(["false"], free_port()):
         pass
+
+
+def test_a_job_that_is_cancelled_leaves_no_server(tmp_path: Path) -> None:
+    program = """
+import sys, threading, os, signal
+from ftsafety.engines import vllm
+vllm._wait_until_healthy = lambda *_: None
+with vllm.served(["sleep", "300"], 1):
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    children = set(running("sleep 300"))
+    result = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    assert result.returncode == 143 and set(running("sleep 300")) == children
+
+
+def running(command: str) -> list[str]:
+    return subprocess.run(
+        ["pgrep", "-f", f"^{command}"], capture_output=True, text=True, check=False
+    ).stdout.split()
 
 
 # ------------------------------------------------------------------------------ models behind an API

@@ -37,7 +37,7 @@ rule prefetch:
     conda:
         "../../envs/ftsafety.yaml"
     message:
-        "fetch {wildcards.source} (progress: {log}; a download that was cut off is resumed)"
+        "fetch {wildcards.source} (progress: {log}; what is whole in the cache is not fetched again)"
     shell:
         "export HF_HUB_OFFLINE=0; "
         'python "$FTSAFETY_ROOT/workflow/scripts/prefetch.py" {output:q} 2> {log:q}'

@@ -5,6 +5,7 @@ conversation is rendered by the same chat template as under transformers.
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 from ftsafety import paths
@@ -28,6 +30,7 @@ from ftsafety.types import Answer
 
 START_SECONDS = 1800  # large weights from a slow file system
 BASE = "base"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # limits that vLLM takes
 
 
 def vllm_python(root: Path) -> Path:
@@ -43,18 +46,24 @@ def vllm_python(root: Path) -> Path:
 
 
 def server_command(
-    python: Path, recipe: LocalModel, folder: Path, base: Path, adapters: dict[str, Path], port: int
+    python: Path,
+    recipe: LocalModel,
+    folder: Path,
+    base: Path,
+    adapters: dict[str, Path],
+    rank: int,
+    port: int,
 ) -> list[str]:
-    """The command of a server for the weights in `folder`, with the tokenizer of `base`."""
-    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--model", str(folder), "--tokenizer", str(base)]
-    command += ["--served-model-name", BASE, "--dtype", recipe.dtype, "--generation-config", "vllm"]
-    command += ["--load-format", "safetensors"]
+    """`vllm serve` for the weights in `folder`, with the tokenizer of `base` and adapters up to `rank`."""
+    command = [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(folder), "--tokenizer", str(base)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", BASE]
+    command += ["--dtype", recipe.dtype, "--load-format", "safetensors", "--generation-config", "vllm"]
     if recipe.chat_template:
         command += ["--chat-template", recipe.chat_template.path]
     if adapters:
         modules = [f"{name}={path}" for name, path in adapters.items()]
-        command += ["--enable-lora", "--max-lora-rank", "64", "--lora-modules", *modules]
+        allowed = next((limit for limit in LORA_RANKS if limit >= rank), rank)
+        command += ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", *modules]
     return command
 
 
@@ -64,26 +73,25 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
     python, base = vllm_python(plan.project.root), plan.model_dir(pack.model)
     for run in runs:
         check_weights(run)
-    adapters = {
-        r.id: weights_dir(r) for r in runs if not (r.trajectory.is_initial or r.trajectory.replaces_base)
-    }
+    adapted = [r for r in runs if not (r.trajectory.is_initial or r.trajectory.replaces_base)]
+    adapters = {r.id: weights_dir(r) for r in adapted}
+    rank = max([(r.trajectory.method_recipe or {})["r"] for r in adapted], default=0)
     store_file = paths.SCRATCH / pack.id / "replies.sqlite"  # of this job alone: SQLite has one writer
 
+    def start(stack: ExitStack, folder: Path, adapters: dict[str, Path]) -> str:
+        port = free_port()
+        command = server_command(python, recipe, folder, base, adapters, rank, port)
+        return stack.enter_context(served(command, port))
+
     with ExitStack() as shared, Store(store_file) as store:
-        shared_url: list[str] = []
+
+        @cache
+        def shared_url() -> str:
+            return start(shared, base, adapters)
 
         def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
             with ExitStack() as own:
-                if run.trajectory.replaces_base:
-                    port = free_port()
-                    command = server_command(python, recipe, weights_dir(run), base, {}, port)
-                    url = own.enter_context(served(command, port))
-                else:
-                    if not shared_url:
-                        port = free_port()
-                        command = server_command(python, recipe, base, base, adapters, port)
-                        shared_url.append(shared.enter_context(served(command, port)))
-                    url = shared_url[0]
+                url = start(own, weights_dir(run), {}) if run.trajectory.replaces_base else shared_url()
                 model = run.id if run.id in adapters else BASE
                 for sitting in sittings:
                     yield sitting.exam, served_answers(recipe, sitting, model, url, store, {"run": run.id})
@@ -100,7 +108,8 @@ def free_port() -> int:
 @contextmanager
 def served(command: list[str], port: int) -> Iterator[str]:
     """Start a server, wait until it is healthy, and stop it at the end; yields its base address."""
-    process = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr, start_new_session=True)
+    process = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a cancelled job leaves no server
     try:
         _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", command[0])
         yield f"http://127.0.0.1:{port}/v1"
@@ -111,6 +120,7 @@ def served(command: list[str], port: int) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str) -> None:
