@@ -1,4 +1,7 @@
-"""Judge all answers of a pack: by rule or endpoint, or by one judge that is a model. Called by the rules in judge.smk."""
+"""Judge all answers of a pack: python workflow/scripts/judge.py PACK [JUDGE].
+
+Without JUDGE by rule and by endpoints; with it by that judge, which is a model here.
+"""
 
 from ftsafety.cli import run_judges
 
