@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from api_stand_in import ApiStandIn
 from conftest import edit, plan_study
 
@@ -138,6 +139,30 @@ def test_a_budget_stops_cleanly_and_a_higher_one_goes_on(ask_by: Callable[..., P
         plan = load_plan(project)
         judge_pack(plan, pack_of(plan))
         assert server.calls == N - 1 and statuses(plan, "llm") == {"scored": N}
+
+
+def test_a_batch_takes_along_what_other_packs_have_answered(
+    ask_by: Callable[..., Plan], project: Path
+) -> None:
+    with ApiStandIn(respond=verdict) as server:
+        ask_by(server.url, mode="batch")
+        server.polls_until_done = 1
+        grid = {"model": "tiny", "test_template": "plain", "epochs": 0}
+        figure = {"kind": "dots", "x": "model", "title": "t"}
+        grids = {"g": grid | {"model": ["tiny", "other"], "figure": figure}}
+        models = yaml.safe_load((project / "config/models.yaml").read_text())
+        edit(project / "config/models.yaml", other=models["tiny"] | {"base_seed": 98})
+        edit(project / "config/studies/t.yaml", judges=["llm"], grids=grids, fixed={})
+        plan = load_plan(project)
+        first, second = sorted(plan.packs.values(), key=lambda pack: pack.model, reverse=True)
+        (run,) = second.runs
+        rows = [answer(f"p{i}", i + N) for i in range(N)]
+        publish_rows(paths.answers_file(run.folder, "own"), rows, answers_identity(plan, run, EXAM))
+        judge_pack(plan, first)
+        assert server.count("POST /batches") == 1 and not judged(plan, run, EXAM, "llm")
+        judge_pack(plan, second)
+        assert server.count("POST /batches") == 1 and judged(plan, run, EXAM, "llm")
+        assert server.calls == 0
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ftsafety import paths
-from ftsafety.answers import publish_rows, rows_complete
+from ftsafety.answers import answered, publish_rows, rows_complete
 from ftsafety.config import ClassifierJudge, LlmJudge
 from ftsafety.files import read_rows, sha256_file, write_json
 from ftsafety.plan import Exam, Pack, Plan
@@ -89,11 +89,8 @@ def _judge_pack(plan: Plan, pack: Pack, judges: list[str], manifest: str) -> Non
     prompts: dict[str, list[Prompt]] = {}
     for judge in judges:
         todo = [(run, exam) for run, exam, name in asked if name == judge and _lacks(plan, run, exam, judge)]
-        for _, exam in todo:
-            if exam.benchmark not in prompts:
-                prompts[exam.benchmark] = list(read_rows(plan.benchmark_file(exam.benchmark)))
         if todo:
-            _judge_runs(plan, judge, todo, prompts)
+            _judge_runs(plan, pack, judge, todo, prompts)
     written: dict[str, dict[str, str]] = {run.folder: {} for run in pack.runs}
     for run, exam, judge in asked:
         rows = paths.verdicts_file(run.folder, exam.name, judge)
@@ -108,22 +105,45 @@ def _lacks(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
 
 
 def _judge_runs(
-    plan: Plan, judge: str, todo: list[tuple[Run, Exam]], prompts: dict[str, list[Prompt]]
+    plan: Plan, pack: Pack, judge: str, todo: list[tuple[Run, Exam]], prompts: dict[str, list[Prompt]]
 ) -> None:
-    answers = [(run, exam, _answers(run, exam, prompts[exam.benchmark])) for run, exam in todo]
-    pairs = [pair for _, exam, rows in answers for pair in zip(prompts[exam.benchmark], rows, strict=True)]
+    """`prompts` holds those that were read before, by benchmark."""
+
+    def read(run: Run, exam: Exam) -> tuple[list[Prompt], list[Answer]]:
+        if exam.benchmark not in prompts:
+            prompts[exam.benchmark] = list(read_rows(plan.benchmark_file(exam.benchmark)))
+        rows = {row["prompt_id"]: row for row in read_rows(paths.answers_file(run.folder, exam.name))}
+        return prompts[exam.benchmark], [rows[prompt["prompt_id"]] for prompt in prompts[exam.benchmark]]
+
+    asked = [read(run, exam) for run, exam in [*todo, *_waiting(plan, pack, judge)]]
+    pairs = [pair for exam_prompts, answers in asked for pair in zip(exam_prompts, answers, strict=True)]
     with _opened(plan, judge, pairs) as function:
-        for i, (run, exam, rows) in enumerate(answers, 1):
-            print(f"[{i}/{len(answers)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
+        for i, ((run, exam), (exam_prompts, answers)) in enumerate(zip(todo, asked, strict=False), 1):
+            print(f"[{i}/{len(todo)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
             is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
-            verdicts = function(prompts[exam.benchmark], rows, is_utility)
+            verdicts = function(exam_prompts, answers, is_utility)
             file = paths.verdicts_file(run.folder, exam.name, judge)
             publish_rows(file, verdicts, verdicts_identity(plan, run, exam, judge))
 
 
-def _answers(run: Run, exam: Exam, prompts: list[Prompt]) -> list[Answer]:
-    rows = {row["prompt_id"]: row for row in read_rows(paths.answers_file(run.folder, exam.name))}
-    return [rows[prompt["prompt_id"]] for prompt in prompts]
+def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:
+    """Where batches are used, what other packs of the same studies have answered by now.
+
+    A batch may take a day, and packs are judged one after the other: it takes along all that is ready, whose
+    replies then lie in the store.
+    """
+    recipe = plan.project.judges[judge]
+    if not isinstance(recipe, LlmJudge) or recipe.mode != "batch":
+        return []
+    others = [other for other in plan.packs.values() if other.id != pack.id and other.studies & pack.studies]
+    return [
+        (run, exam)
+        for other in others
+        for work in other.work
+        for run in work.runs
+        for exam, name in sorted(work.asked)
+        if name == judge and answered(plan, run, exam) and not judged(plan, run, exam, judge)
+    ]
 
 
 # -------------------------------------------------------------------------------- kinds of judges
