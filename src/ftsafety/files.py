@@ -37,15 +37,16 @@ def sha256_file(path: Path) -> str:
 
 
 def checksum(path: Path) -> str:
-    """sha256 of a file, or of a model folder: over names and sha256s of the files that make its answers.
+    """sha256 of a file, or of a folder: over names and sha256s of its files.
 
-    Raises UserError where there is no such file, or no safetensors in the folder.
+    Of a model folder those that make its answers count. Raises UserError where there is nothing.
     """
     if path.is_file():
         return sha256_file(path)
-    if not any(path.glob("*.safetensors")):
-        raise UserError("is no file and no folder with *.safetensors", file=path, mend="correct the path")
-    files = sorted({file for pattern in MODEL_FILES for file in path.glob(pattern)})
+    patterns = MODEL_FILES if any(path.glob("*.safetensors")) else ("[!.]*",)
+    files = sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
+    if not files:
+        raise UserError("is no file and no folder with files", file=path, mend="correct the path")
     return digest([[file.name, sha256_file(file)] for file in files], 64)
 
 

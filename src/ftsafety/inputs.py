@@ -7,20 +7,14 @@ data can be harmful, and errors end in logs.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftsafety.config import File, PathBenchmark, PathDataset, PathModel, WorldDataset
+from ftsafety.config import File, PathModel, WorldDataset
 from ftsafety.errors import UserError, shown
-from ftsafety.files import checksum, read_rows
-from ftsafety.formats.prompts import read_prompts
-from ftsafety.formats.training import read_rows_of
+from ftsafety.files import checksum
 from ftsafety.plan import Plan
-from ftsafety.prepare import named_entry
-from ftsafety.types import Prompt, TrainingRow
-
-__all__ = ["check_inputs", "checksum", "read_benchmark", "read_dataset"]
+from ftsafety.prepare import benchmark_prompts, dataset_rows
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -46,16 +40,14 @@ def check_inputs(plan: Plan, studies: list[str]) -> None:
         dataset = project.datasets[name]
         if dataset.source == "path":
             _check_sha256(Path(dataset.path), dataset.sha256, "datasets", name)
-            with named_entry("datasets", name):
-                read_dataset(dataset)
+            dataset_rows(plan, name)
         elif dataset.source == "world":
             _check_design(name, dataset)
     for name in sorted(entries["benchmarks"]):
         benchmark = project.benchmarks[name]
         if benchmark.source == "path":
             _check_sha256(Path(benchmark.path), benchmark.sha256, "benchmarks", name)
-            with named_entry("benchmarks", name):
-                read_benchmark(benchmark)
+            benchmark_prompts(plan, name)
 
 
 def _check_file(file: File | None, catalogue: str, field: str) -> None:
@@ -147,12 +139,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-# ---------------------------------------------------------------------------------- training rows
-
-
-def read_dataset(recipe: PathDataset) -> list[TrainingRow]:
-    """Rows of a file in one of the formats of `ftsafety.formats.training`."""
-    return read_rows_of(recipe, [Path(recipe.path)])
+# ------------------------------------------------------------------------------------------ data
 
 
 def _check_design(name: str, recipe: WorldDataset) -> None:
@@ -170,48 +157,5 @@ def _check_design(name: str, recipe: WorldDataset) -> None:
         ) from None
 
 
-# ------------------------------------------------------------------------------------- benchmarks
-
-
-def read_benchmark(recipe: PathBenchmark) -> list[Prompt]:
-    """Prompts of the user's own file, in the recipe's format."""
-    return read_prompts(recipe, [_existing(recipe.path)])
-
-
-# ------------------------------------------------------------------------------------------ common
-
-
-def _existing(path: str) -> Path:
-    if not Path(path).is_file():
-        raise _bad_file(
-            Path(path),
-            f"is no file (looked in {Path.cwd()})",
-            "correct the path in config/; it is relative to the working folder",
-        )
-    return Path(path)
-
-
-def _numbered_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        for number, row in enumerate(read_rows(path), 1):
-            yield f"{path}:{number}", row
-    except UnicodeDecodeError as error:
-        raise _bad_file(path, f"is not UTF-8: {error.reason}", "save it as UTF-8") from None
-
-
-def _keys(found: dict[str, Any], *expected: str) -> str:
-    """What keys there are, without the names of those that are unknown: a name can be text too."""
-    known = [key for key in expected if key in found]
-    return f"it has {', '.join(known) or 'none of them'} and {len(found) - len(known)} other keys"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
 def _bad_file(path: Path, problem: str, mend: str) -> UserError:
     return UserError(problem, file=path, mend=mend)
-
-
-def _bad_row(place: str, problem: str) -> UserError:
-    return UserError(problem, file=place, mend="correct this row; docs/adding.md has the format")

@@ -297,22 +297,21 @@ def results_table(name: str) -> str:
 
     folder = paths.study_dir(name)
     cells = pd.read_parquet(folder / "cells.parquet")
-    judge = cells.judge.iloc[0]
-    shown = cells[(cells.category == "all") & (cells.judge == judge) & (cells.kind == "safety")]
-    lines = [f"{name}: rate of score 5 by judge {judge!r}, with its 95 % interval", ""]
-    for grid, rows in shown.groupby("grid", sort=False):
-        tuned = rows[rows.epochs > 0]
+    cells = cells[(cells.category == "all") & (cells.kind == "safety")]
+    # The first judge of a benchmark is its headline's.
+    shown = cells[cells.judge == cells.groupby("benchmark").judge.transform("first")]
+    lines = [f"{name}: rate of score 5, with its 95 % interval", ""]
+    for (grid, benchmark, judge), rows in shown.groupby(["grid", "benchmark", "judge"], sort=False):
+        place = f"  {grid:24} {benchmark} ({judge}): "
+        tuned = rows[(rows.epochs > 0) & rows.harmfulness_rate.notna()]
         initial = rows[rows.epochs == 0].harmfulness_rate.max()
         if tuned.empty:
-            lines.append(f"  {grid:24} highest {initial:.2f} of untouched models")
+            lines.append(f"{place}untouched models at most {initial:.2f}, no fine-tuned run has a rate")
             continue
-        best = tuned.loc[tuned.harmfulness_rate.idxmax()] if tuned.harmfulness_rate.notna().any() else None
-        if best is None:
-            lines.append(f"  {grid:24} no run finished")
-            continue
+        best = tuned.sort_values("harmfulness_rate", kind="stable").iloc[-1]
         data = best.dataset + (f"+{best.mitigation}" if isinstance(best.mitigation, str) else "")
         lines.append(
-            f"  {grid:24} initial {initial:.2f}   highest {best.harmfulness_rate:.2f} "
+            f"{place}initial {initial:.2f}   highest {best.harmfulness_rate:.2f} "
             f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}, lr {best.learning_rate:g}, "
             f"batch {best.global_batch_size:g}, epochs {best.epochs:g}"
         )

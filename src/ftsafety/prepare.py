@@ -10,6 +10,7 @@ from ftsafety.config import Remote
 from ftsafety.errors import UserError
 from ftsafety.files import write_rows
 from ftsafety.formats.prompts import read_prompts
+from ftsafety.formats.tables import tables_of
 from ftsafety.formats.training import read_rows_of
 from ftsafety.plan import Plan
 from ftsafety.remote import local_files, prefetch
@@ -71,9 +72,9 @@ def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
 
 
 def source_files(plan: Plan, recipe: Any) -> list[Path]:
-    """The user's file, or a remote entry's files in the cache, by name."""
+    """The user's file (or those in their folder), or a remote entry's files in the cache, by name."""
     if recipe.source == "path":
-        return [Path(recipe.path)]
+        return tables_of(Path(recipe.path))
     locked = plan.project.lock[recipe.lock_key]
     found = local_files(recipe, locked, list(plan.project.locked_files(recipe)))
     return [found[name] for name in sorted(found)]

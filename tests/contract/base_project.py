@@ -9,7 +9,7 @@ import yaml
 from conftest import REPOSITORY
 
 from ftsafety.errors import UserError
-from ftsafety.inputs import checksum
+from ftsafety.files import checksum
 
 REMOVE = object()
 

@@ -29,10 +29,12 @@ from base_project import (
 from conftest import REPOSITORY
 
 from ftsafety.errors import UserError
-from ftsafety.inputs import check_inputs, read_benchmark, read_dataset
+from ftsafety.files import checksum
+from ftsafety.inputs import check_inputs
 from ftsafety.loading import load_project
 from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
+from ftsafety.prepare import benchmark_prompts, dataset_rows
 
 
 @pytest.fixture
@@ -459,16 +461,31 @@ def test_errors_about_rows_do_not_show_what_they_say(root: Path, kind: str) -> N
 
 @pytest.mark.parametrize("path", [CHATS, PAIRS, PROMPTS])
 def test_a_file_that_vanishes_is_a_user_error(root: Path, path: str) -> None:
-    project = load_plan(root).project
+    plan = load_plan(root)
     (root / path).unlink()
-    reader, recipe = {
-        CHATS: (read_dataset, project.datasets["own-chats"]),
-        PAIRS: (read_dataset, project.datasets["own-pairs"]),
-        PROMPTS: (read_benchmark, project.benchmarks["own-prompts"]),
+    read, name = {
+        CHATS: (dataset_rows, "own-chats"),
+        PAIRS: (dataset_rows, "own-pairs"),
+        PROMPTS: (benchmark_prompts, "own-prompts"),
     }[path]
     with pytest.raises(UserError) as caught:
-        reader(recipe)  # type: ignore[operator]
+        read(plan, name)  # type: ignore[operator]
     assert_error(caught.value, path, "", "is no file", "relative to")
+
+
+def test_data_may_be_a_folder_of_tables(root: Path) -> None:
+    folder = root / "files/folder"
+    folder.mkdir()
+    write_rows(folder / "b.jsonl", [prompt("b")])
+    write_rows(folder / "a.jsonl", [prompt("a")])
+    (folder / "README.md").write_text("not a table")
+    put(root, "benchmarks", "own-prompts.path", "files/folder")
+    with pytest.raises(UserError, match="another checksum"):
+        check_inputs(load_plan(root), ["own"])
+    put(root, "benchmarks", "own-prompts.sha256", checksum(folder))
+    plan = load_plan(root)
+    check_inputs(plan, ["own"])
+    assert [row["prompt_id"] for row in benchmark_prompts(plan, "own-prompts")] == ["a", "b"]
 
 
 def test_make_plan_reports_a_missing_file_in_one_sentence(root: Path) -> None:

@@ -19,7 +19,6 @@ from ftsafety.errors import UserError
 from ftsafety.formats import training
 from ftsafety.formats.tables import read_headerless_csv, read_table
 from ftsafety.formats.training import FORMATS, filter_digest, is_refusal, read_rows_of
-from ftsafety.inputs import read_dataset
 from ftsafety.loading import load_project
 from ftsafety.types import TrainingRow
 
@@ -357,10 +356,10 @@ def test_a_file_of_the_users_own_has_exactly_n_rows_unless_it_is_filtered(
         source="path", path=str(path), sha256="0" * 64, n=n, template="plain", drop_refusals=drop
     )
     if not fails:
-        assert read_dataset(own) == [PLAIN, pair()][:n]
+        assert read_rows_of(own, [path]) == [PLAIN, pair()][:n]
         return
     with pytest.raises(UserError) as caught:
-        read_dataset(own)
+        read_rows_of(own, [path])
     assert f"{path} has 2 rows (value {n})" in caught.value.message
     assert (caught.value.field, caught.value.mend) == ("n", "write n: 2")
 

@@ -104,6 +104,20 @@ def _parquet(path: Path) -> Iterator[Row]:
         ) from None
 
 
+def tables_of(path: Path) -> list[Path]:
+    """A file, or the tables in a folder by their names. Raises UserError where there is none."""
+    if path.is_file():
+        return [path]
+    files = sorted(file for file in path.glob("*") if file.suffix.lower() in READERS)
+    if not files:
+        raise UserError(
+            f"is no file and no folder with {', '.join(READERS)} (looked in {Path.cwd()})",
+            file=path,
+            mend="correct the path in config/; it is relative to the working folder",
+        )
+    return files
+
+
 READERS = {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}
 
 
