@@ -35,6 +35,7 @@ from ftsafety.loading import load_project
 from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
 from ftsafety.prepare import benchmark_prompts, dataset_rows
+from ftsafety.ready import check_ready
 
 
 @pytest.fixture
@@ -493,6 +494,33 @@ def test_make_plan_reports_a_missing_file_in_one_sentence(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         plan_table(load_plan(root), "own")
     assert_error(caught.value, "config/benchmarks.yaml", "own-prompts.path", "does not exist", "relative to")
+
+
+def test_what_is_not_pinned_stops_a_run_and_not_a_plan(root: Path) -> None:
+    put(root, "studies/own", "fixed.model", "hub-model")
+    check_ready(load_plan(root), ["own"])
+    (root / "config/lock.yaml").unlink()
+    plan = load_plan(root)
+    with pytest.raises(UserError) as caught:
+        check_ready(plan, ["own"])
+    assert_error(caught.value, "config/models.yaml", "hub-model", "a/b is not pinned", "make lock")
+    assert "before it can run: config/models.yaml: hub-model" in plan_table(plan, "own")
+
+
+def test_a_key_is_asked_for_before_any_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(root, "studies/own", "judges", ["own-llm"])
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(UserError) as caught:
+        check_ready(load_plan(root), ["own"])
+    assert_error(
+        caught.value,
+        "config/endpoints.yaml",
+        "openai.api_key_env",
+        "judge 'own-llm'",
+        "export OPENAI_API_KEY",
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
+    check_ready(load_plan(root), ["own"])
 
 
 def test_a_chat_template_in_a_file_of_its_own(root: Path) -> None:

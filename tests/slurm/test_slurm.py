@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 from cluster import Cluster, missing
+from conftest import edit
 from workflow_project import python_path, snakemake, snakemake_command
 
 pytestmark = pytest.mark.slurm
@@ -117,6 +119,21 @@ def test_jobs_ask_for_the_models_hardware_and_for_more_memory_when_they_outgrow_
     memory = {int(mb) for text in asked for mb in re.findall(r"MinMemoryNode=(\d+)M", text)}
     assert memory == {300 * attempt for attempt in range(1, len(jobs) + 1)}
     assert_same_results(fresh, smoke)
+
+
+def test_a_judge_that_is_a_model_is_a_job_with_its_models_hardware(fresh: Path, cluster: Cluster) -> None:
+    models = yaml.safe_load((fresh / "config/models.yaml").read_text())
+    guard = models["embedded-0"] | {"base_seed": 0, "hardware": {"gpus": 1, "cpus": 1, "mem_mb": 3000}}
+    edit(fresh / "config/models.yaml", guard=guard)
+    shutil.copytree(fresh / "results/models/embedded-0", fresh / "results/models/guard")
+    judge = {"kind": "classifier", "family": "llama-guard", "model": "guard", "max_new_tokens": 4}
+    edit(fresh / "config/judges.yaml", guard=judge)
+    edit(fresh / "config/studies/smoke.yaml", judges=["exact", "guard"])
+    manifest = "results/packs/embedded-0-initial-smoke/judged-guard.json"
+    snakemake(fresh, manifest, profile="slurm", env=cluster.env)
+    (job,) = [j for j in cluster.history() if "rule_judge_locally" in j["comment"]]
+    assert "gres:gpu:1" in cluster.run("scontrol", "show", "job", job["id"])
+    assert (fresh / manifest).exists()
 
 
 def test_ctrl_c_leaves_no_job_and_no_lock(fresh: Path, cluster: Cluster) -> None:
