@@ -45,10 +45,10 @@ def prompt_files(plan: Plan, pack: Pack) -> list[str]:
 
 
 def packs_pattern(plan: Plan, *, by_api: bool) -> str:
-    """A regular expression of the packs that an endpoint answers, or of the others."""
-    models = plan.project.models
-    names = [p.id for p in plan.packs.values() if (models[p.model].source == "api") == by_api]
-    return "|".join(map(re.escape, names)) or "(?!)"
+    """A regular expression of the packs that an endpoint answers (they are few), or of all others."""
+    names = [pack.id for pack in plan.packs.values() if plan.project.models[pack.model].source == "api"]
+    pattern = "|".join(map(re.escape, names)) or "(?!)"
+    return pattern if by_api else rf"(?!(?:{pattern})/)[^/]+"
 
 
 def check_targets(plan: Plan, targets: Iterable[str]) -> None:

@@ -328,8 +328,10 @@ def test_a_model_behind_an_endpoint_is_one_local_pack_without_hardware(root: Pat
     fixed = {"model": "behind", "test_template": "plain", "epochs": 0}
     add_study(root, "a", {}, fixed=fixed, benchmarks=["own"], judges=["keyword"])
     plan = load_plan(root)
-    assert re.fullmatch(packs_pattern(plan, by_api=True), "behind-initial-a")
-    assert not re.fullmatch(packs_pattern(plan, by_api=False), "behind-initial-a")
+    for by_api in (True, False):
+        pattern = rf"packs/(?:{packs_pattern(plan, by_api=by_api)})/answered.json"
+        assert bool(re.fullmatch(pattern, "packs/behind-initial-a/answered.json")) is by_api
+        assert bool(re.fullmatch(pattern, "packs/behind-initial-b/answered.json")) is not by_api
 
 
 def test_a_remote_source_is_known_by_the_checksums_of_its_files_and_not_by_its_commit(root: Path) -> None:
