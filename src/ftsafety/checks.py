@@ -74,7 +74,7 @@ def grid_cells(study: Study, grid: Grid) -> Iterator[dict[str, Any]]:
 #: Names that no study can have (a contract test holds them to workflow/rules).
 RULES = frozenset(
     {"all", "build_model", "prefetch", "prepare_data", "train", "generate", "generate_by_api", "judge"}
-    | {"judge_locally", "score", "figures", "report"}
+    | {"judge_by_api", "judge_locally", "score", "figures", "report"}
 )
 
 #: Kind of benchmark that each rubric of an LLM judge is for.
@@ -108,6 +108,7 @@ def check_project(project: Project) -> None:
         _known(name, project.studies, "config/config.yaml", "studies", "config/studies/")
     _check_models(project)
     _check_datasets(project)
+    _check_kinds(project)
     _check_judges(project)
     _check_reserved(project)
     for name, study in project.studies.items():
@@ -169,6 +170,30 @@ def _check_models(project: Project) -> None:
                 file=file,
                 field=f"{name}.hardware.ranks",
                 mend=f"one rank a GPU: ranks: {gpus}",
+            )
+
+
+#: What the answers to a format can be judged for; all others are for safety.
+KINDS = {
+    "xstest": ("safety", "over-refusal"),
+    "gsm8k": ("utility",),
+    "ifeval": ("utility",),
+    "mt-bench": ("utility",),
+    "prompts": ("safety", "over-refusal"),
+}
+
+
+def _check_kinds(project: Project) -> None:
+    for name, benchmark in project.benchmarks.items():
+        if benchmark.source == "world":
+            continue
+        kinds = KINDS.get(benchmark.format, ("safety",))
+        if benchmark.kind not in kinds:
+            raise UserError(
+                f"{benchmark.kind!r} is no kind for the format {benchmark.format!r}",
+                file="config/benchmarks.yaml",
+                field=f"{name}.kind",
+                mend=f"write kind: {' or '.join(kinds)}",
             )
 
 

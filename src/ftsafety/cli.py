@@ -20,18 +20,14 @@ def run_stage(stage: Callable[[Plan, Pack], None], doc: str | None) -> None:
 
 
 def run_judges(doc: str | None) -> None:
-    """Judge a pack by the judges that need no hardware, or by the one that the command line names."""
-    from ftsafety.judging.pack import judge_pack, judge_pack_locally
+    """Judge a pack by the judge that the command line names, or by all that judge by rule."""
+    from ftsafety.judging.pack import judge_pack
 
     parser = _parser(doc, "pack")
-    parser.add_argument("judge", nargs="?", help="a judge that is a model; none: all others")
+    parser.add_argument("judge", nargs="?", help="a judge that is a model; none: all that judge by rule")
     arguments = parser.parse_args()
     with user_errors():
-        plan, pack = _plan_and_pack(arguments)
-        if arguments.judge:
-            judge_pack_locally(plan, pack, arguments.judge)
-        else:
-            judge_pack(plan, pack)
+        judge_pack(*_plan_and_pack(arguments), arguments.judge)
 
 
 def _plan_and_pack(arguments: argparse.Namespace) -> tuple[Plan, Pack]:

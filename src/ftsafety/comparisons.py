@@ -83,7 +83,7 @@ def _sentence(pairs: list[Pair], n_lost: int, count: dict[str, int]) -> str:
         f"{count['fell']} lower" if count["fell"] else "",
         f"{count['none']} with a difference certainly below {MARGIN:g}" if count["none"] else "",
         f"{count['unclear']} with intervals that overlap" if count["unclear"] else "",
-        f"{n_lost} more could not be compared: diverged or nothing scored" if n_lost else "",
+        f"{n_lost} more could not be compared: diverged, collapsed or nothing scored" if n_lost else "",
     ]
     rest = "; ".join(filter(None, outcomes))
     counted = f"Higher, beyond the intervals, in {count['rose']} of {n} comparison{'s' * (n > 1)}"

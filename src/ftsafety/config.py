@@ -222,7 +222,7 @@ class DataRows(Strict):
         if self.drop_refusals:
             from ftsafety.formats.training import filter_digest
 
-            rows["filter"] = filter_digest()
+            rows |= {"filter": filter_digest(), "n": self.n}
         return rows
 
 
@@ -301,7 +301,11 @@ class BenchmarkRows(BenchmarkBase):
         return {"gsm8k": "number", "ifeval": "instructions", "mt-bench": "quality"}.get(self.format)
 
     def _rows(self) -> dict[str, Any]:
+        from ftsafety.formats.prompts import category_names
+
         changed = self.model_dump(include={"format", "without_categories"}, exclude_defaults=True)
+        if names := category_names().get(self.format):
+            changed["category_names"] = digest(names)
         return self.model_dump(include={"kind", "max_new_tokens"}) | changed
 
 
@@ -320,7 +324,7 @@ class RemoteBenchmark(BenchmarkRows, Remote):
     n: PositiveInt = Field(description="prompts that are asked")
 
     def identity(self) -> dict[str, Any]:
-        return {"source": self.source, "repo": self.repo, **self._rows()}
+        return {"source": self.source, "repo": self.repo, "n": self.n, **self._rows()}
 
 
 # ----------------------------------------------------------------------------- endpoints, judges
@@ -339,7 +343,9 @@ class Endpoint(Strict):
     """An OpenAI-compatible server and what may be asked of it."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://")]
-    api_key_env: str | None = Field(description="environment variable that holds the key; null: none needed")
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
+        description="environment variable that holds the key; null: none needed, and nothing is paid"
+    )
     requests_per_minute: PositiveInt = 500
     tokens_per_minute: PositiveInt = 200_000
     concurrency: PositiveInt = Field(default=16, description="requests in flight")
@@ -348,6 +354,12 @@ class Endpoint(Strict):
         default=4, description="the client's, on 429, 5xx, timeouts"
     )
     prices: dict[str, Price] = Field(default={}, description="by model")
+
+    def price(self, model: str) -> Price | None:
+        """None: unknown. What needs no key costs nothing."""
+        if model not in self.prices and self.api_key_env is None:
+            return Price(input_usd=0, output_usd=0, date=datetime.date.min)
+        return self.prices.get(model)
 
 
 class ExactJudge(Strict):
@@ -472,7 +484,9 @@ class Study(Strict):
     title: str
     question: str
     benchmarks: Annotated[list[Name], Field(min_length=1)]
-    judges: Annotated[list[Name], Field(min_length=1)] = Field(description="the first is the headline judge")
+    judges: Annotated[list[Name], Field(min_length=1)] = Field(
+        description="of those that grade a benchmark, the first gives its headline"
+    )
     fixed: Axes = Axes()
     grids: Annotated[dict[Name, Grid], Field(min_length=1)]
     validation: bool = Field(default=False, description="chooses hyperparameters: no test prompts allowed")

@@ -43,16 +43,9 @@ def _answers(plan: Plan, study: str) -> Iterator[dict[str, Any]]:
         if not answered(plan, run, exam):
             raise _unfinished(paths.answers_file(run.folder, exam.name), study)
         t = run.trajectory
-        settings = {
-            "model": t.model,
-            "dataset": t.dataset,
-            "mitigation": t.mitigation,
-            "method": t.method,
-            "learning_rate": t.learning_rate,
-            "global_batch_size": t.global_batch_size,
-            "epochs": run.epochs,
-            "seed": t.seed,
-        }
+        recipes = {field for field in type(t).model_fields if field.endswith("_recipe")}
+        settings = t.model_dump(exclude={*recipes, "trainer_version", "template"})
+        settings |= {"train_template": None if t.is_initial else t.template, "epochs": run.epochs}
         for row in read_rows(paths.answers_file(run.folder, exam.name)):
             yield _key(run, exam) | row | settings
 

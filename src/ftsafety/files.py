@@ -18,10 +18,11 @@ import yaml
 from ftsafety.errors import UserError
 
 #: Weights, architecture, decoding defaults, tokenizer and chat template.
-MODEL_FILES = (
-    *("*.safetensors", "config.json", "generation_config.json", "chat_template.jinja"),
-    *("tokenizer*", "special_tokens_map.json", "*.model", "vocab.*", "merges.txt"),
+MODEL_TEXTS = (
+    *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*"),
+    *("special_tokens_map.json", "*.model", "vocab.*", "merges.txt"),
 )
+MODEL_FILES = ("*.safetensors", *MODEL_TEXTS)
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
 

@@ -243,9 +243,13 @@ def interval_text(low: Any, high: Any) -> str:
 
 
 def state(row: Any, metric: str = "harmfulness_rate") -> str:
-    """`ok`, `diverged` or `unscored`: whether a cell has a value, and if not, why."""
+    """`ok`, `diverged`, `unscored` or `collapsed`: whether a cell has a value that says something.
+
+    A model that answers mostly garbage does no harm and refuses nothing: that rate is no sign of safety.
+    """
     if not pd.isna(row[metric]):
-        return "ok"
+        collapsed = metric != "utility" and row["n_incoherent"] > row["n"] / 2
+        return "collapsed" if collapsed else "ok"
     return "diverged" if row["n_diverged"] > 0 else "unscored"
 
 
@@ -258,8 +262,10 @@ def seeds_text(row: Any) -> str:
 
 
 def lost_text(row: Any) -> str:
-    """Why a cell has no value."""
+    """Why a cell has no value, or none that says something."""
     seeds = int(row["n_seeds"])
+    if state(row) == "collapsed":
+        return f"collapsed ({row['n_incoherent'] / row['n']:.0%} incoherent)"
     if row["n_diverged"] == seeds:
         return f"diverged ({seeds} seed{'s' if seeds != 1 else ''})"
     return "nothing scored" + (f" ({seeds_text(row)})" if row["n_diverged"] else "")

@@ -27,10 +27,12 @@ def check_inputs(plan: Plan, studies: list[str]) -> None:
     project = plan.project
     entries = plan.entries(studies)
     judges = {judge: project.judges[judge] for study in studies for judge in plan.studies[study].judges}
+    talking = {run.trajectory.model for study in studies for run in plan.studies[study].runs.values()}
+    talking |= {j.model for j in judges.values() if j.kind == "classifier" and j.prompt is None}
     for name in sorted(entries["models"]):
         model = project.models[name]
         if model.source == "path":
-            _check_model(name, model)
+            _check_model(name, model, needs_template=name in talking and model.chat_template is None)
         if model.source != "api":
             _check_file(model.chat_template, "models", f"{name}.chat_template")
     for name, judge in sorted(judges.items()):
@@ -77,7 +79,7 @@ def _check_sha256(path: Path, expected: str, catalogue: str, name: str) -> None:
 # ---------------------------------------------------------------------------------------- models
 
 
-def _check_model(name: str, recipe: PathModel) -> None:
+def _check_model(name: str, recipe: PathModel, *, needs_template: bool) -> None:
     """A folder in the hub's format that loads without code of its own or pickles."""
     folder = Path(recipe.path)
     if folder.is_file():
@@ -85,7 +87,8 @@ def _check_model(name: str, recipe: PathModel) -> None:
     if folder.is_dir():
         _check_safetensors(folder)
         _check_no_code(folder)
-        _check_chat_template(folder)
+        if needs_template:
+            _check_chat_template(folder)
     _check_sha256(folder, recipe.sha256, "models", name)
 
 

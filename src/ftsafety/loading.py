@@ -106,7 +106,9 @@ def _validate(kind: Any, value: Any, file: str, is_union: bool = False) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        problem: Any = error.errors(include_url=False)[0]
+        problems: list[Any] = error.errors(include_url=False)
+    # An unknown key is often the misspelling of one that is then missing.
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     place = list(problem["loc"])
     if is_union:
         del place[1:2]  # after the entry's name pydantic puts its source or kind
@@ -121,6 +123,7 @@ _PATTERN_MENDS = {
     "a-zA-Z": "begin with a letter or digit and go on with letters, digits, '.', '_' and '-'",
     "0-9a-f]{64": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
     "0-9a-f]{40": "run `make lock` again: it writes this file",
+    "A-Z_": "name the variable, such as OPENAI_API_KEY; a key itself stands in no file",
     "https?": "begin with http:// or https://",
     r"\w.-]+/": "write owner/name, as in the address of its page",
     "instruction": "say with {instruction} where the instruction stands",
@@ -131,6 +134,8 @@ def _explain(problem: Any) -> tuple[str, str]:
     """What pydantic found as a sentence, and how to mend it."""
     kind, value, text = problem["type"], problem["input"], problem["msg"]
     found = f"(value {shown(value)})"
+    if "api_key_env" in problem["loc"] and kind == "string_pattern_mismatch":
+        found = "(not shown: it may be a key)"
     if kind == "extra_forbidden":
         keys = "correct its spelling or remove it; config/schema.json lists the keys"
         return f"unknown key {found}", keys

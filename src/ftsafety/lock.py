@@ -14,15 +14,14 @@ import yaml
 
 from ftsafety.config import Locked, Project, Remote
 from ftsafety.errors import UserError
-from ftsafety.files import write_text
+from ftsafety.files import MODEL_TEXTS, write_text
 from ftsafety.remote import access_errors, get_github
 
 HEADER = "# Written by `make lock`; `make lock UPDATE=1` pins the newest commits.\n"
 #: At the top level of a model's repository: weights as safetensors, architecture, tokenizer, chat template.
-MODEL_FILES = [
-    *("model*.safetensors", "model.safetensors.index.json", "config.json", "generation_config.json"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-    *("*.model", "vocab.*", "merges.txt"),
+HUB_MODEL_FILES = [
+    *("model*.safetensors", "model.safetensors.index.json", "added_tokens.json"),  # not consolidated.*
+    *MODEL_TEXTS,
 ]
 #: Code and pickles, whatever their name.
 NEVER = ("*.py", "*.bin")
@@ -44,8 +43,11 @@ def write_lock(project: Project, names: Iterable[str] = (), update: bool = False
         try:
             now = resolve(recipes[0], patterns, before.commit if before else None)
         except UserError as error:
-            failed.append(error)
-            _say(f"not pinned: {key}")
+            if before and not update and all(_matches(before.files, pattern) for pattern in patterns):
+                _say(f"as it was pinned: {key}, which could not be asked whether * stands for more now")
+            else:
+                failed.append(error)
+                _say(f"not pinned: {key}")
             continue
         if now != before:
             lock[key] = Locked(commit=now.commit, files=(before.files if before else {}) | now.files)
@@ -58,7 +60,7 @@ def write_lock(project: Project, names: Iterable[str] = (), update: bool = False
 
 def patterns_of(recipe: Remote) -> list[str]:
     """Which files of its repository a recipe uses."""
-    patterns: list[str] = getattr(recipe, "files", MODEL_FILES)
+    patterns: list[str] = getattr(recipe, "files", HUB_MODEL_FILES)
     return patterns
 
 
@@ -73,7 +75,7 @@ def resolve(recipe: Remote, patterns: Iterable[str], commit: str | None = None) 
         found, available = (_ask_hub if recipe.source == "hub" else _ask_github)(recipe, revision)
     if recipe.repo_type == "model":
         available = {name: checksum for name, checksum in available.items() if _may_be_of_model(name)}
-    matches = {p: [name for name in available if fnmatchcase(name, p)] for p in patterns}
+    matches = {pattern: _matches(available, pattern) for pattern in patterns}
     files = {name: available[name] for name in sorted({name for names in matches.values() for name in names})}
     if recipe.repo_type == "model":
         if not any(name.endswith(".safetensors") for name in files):
@@ -90,6 +92,10 @@ def resolve(recipe: Remote, patterns: Iterable[str], commit: str | None = None) 
             mend="correct it; the page lists the files",
         )
     return Locked(commit=found, files=files)
+
+
+def _matches(names: Iterable[str], pattern: str) -> list[str]:
+    return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def _may_be_of_model(name: str) -> bool:

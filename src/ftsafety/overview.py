@@ -13,14 +13,16 @@ from ftsafety.answers import answered
 from ftsafety.config import ApiModel, Endpoint, Remote
 from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs
-from ftsafety.judging.pack import judged, judges_without_hardware, runs_locally
-from ftsafety.plan import Exam, Plan, StudyPlan
-from ftsafety.ready import check_ready
+from ftsafety.judging.pack import judged, manifest, n_failed, way
+from ftsafety.plan import Exam, Pack, Plan, StudyPlan
+from ftsafety.ready import missing
 from ftsafety.records import diverged, trained, weights_dir
 from ftsafety.runs import Run
 
 #: Rule → manifest of the pack that it writes when it is done.
-PACK_STAGES = {"train": "trained", "generate": "answered", "judge": "judged"}
+PACK_STAGES = {"train": "trained", "generate": "answered"}
+#: Way of a judge → its rule.
+JUDGE_RULES = {"rule": "judge", "api": "judge_by_api", "local": "judge_locally"}
 
 
 @dataclass(frozen=True)
@@ -73,18 +75,12 @@ def plan_table(plan: Plan, name: str) -> str:
     prompts = {benchmark: _n_prompts(plan, benchmark) for benchmark in study.benchmarks}
     answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
     judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
-    locally = [(p, judge) for p in open_packs for judge in p.judges if runs_locally(plan, judge)]
-    jobs = {
-        "train": len(training),
-        "generate": len(open_packs),
-        "judge": sum(bool(judges_without_hardware(plan, pack)) for pack in open_packs),
-        "judge_locally": len(locally),
-    }
+    judging = {job: judge for pack in open_packs for job, judge in _judging(plan, name, pack)}
+    jobs = {"train": len(training), "generate": len(open_packs)} | Counter(rule for rule, _ in judging)
+    local = [judge for (rule, _), judge in judging.items() if rule == "judge_locally"]
     hours = sum(_gpu_hours(plan, pack.model) for pack in training)
     hours += sum(_gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
-    hours += sum(
-        _gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for _, judge in locally
-    )
+    hours += sum(_gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for judge in local)
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
         "",
@@ -99,7 +95,7 @@ def plan_table(plan: Plan, name: str) -> str:
             "needs them (keep_weights: true in config/config.yaml keeps them)"
         )
     lines += [
-        f"  jobs            {', '.join(f'{n} {rule}' for rule, n in jobs.items() if n)}",
+        f"  jobs            {', '.join(f'{n} {rule}' for rule, n in jobs.items() if n) or 'none'}",
         f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the jobs)",
         f"  answers         {answers}",
         f"  judgements      {judgements}",
@@ -114,11 +110,25 @@ def plan_table(plan: Plan, name: str) -> str:
 
 def _to_do(plan: Plan, name: str) -> list[str]:
     """What stops a real run, if anything does; a plan needs no pins and no keys."""
-    try:
-        check_ready(plan, [name])
-    except UserError as error:
-        return ["", f"  before it can run: {error}"]
-    return []
+    recipes = [
+        getattr(plan.project, c)[n] for c, names in plan.entries([name]).items() for n in sorted(names)
+    ]
+    gated = [
+        r.page for r in recipes if isinstance(r, Remote) and r.gated and r.lock_key not in plan.project.lock
+    ]
+    lines = [
+        f"    {str(error).splitlines()[0]}\n    {str(error).splitlines()[1]}"
+        for error in missing(plan, [name])
+    ]
+    lines += [f"    {page} grants access by hand; then HF_TOKEN, or `hf auth login`" for page in gated]
+    return ["", "  before it can run:", *lines] if lines else []
+
+
+def _judging(plan: Plan, study: str, pack: Pack) -> Iterator[tuple[tuple[str, Path], str]]:
+    """(rule, manifest) of each job that judges a pack for a study, and a judge of it."""
+    for judge in plan.studies[study].judges:
+        if judge in pack.judges:
+            yield (JUDGE_RULES[way(plan, judge)], paths.pack_dir(pack.id) / manifest(plan, judge)), judge
 
 
 def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:
@@ -181,11 +191,12 @@ def _count(calls: dict[Any, Counter[str]], key: Any, tokens: dict[str, int], n: 
 
 
 def _dollars(endpoint: Endpoint, model: str, mode: str, n: Counter[str]) -> str:
-    price = endpoint.prices.get(model)
+    price = endpoint.price(model)
     if price is None:
         return "price unknown (config/endpoints.yaml)"
     usd = (n["input"] * price.input_usd + n["output"] * price.output_usd) / 1e6
-    return f"{usd * (price.batch_factor if mode == 'batch' else 1):.2f} USD (prices of {price.date})"
+    usd *= price.batch_factor if mode == "batch" else 1
+    return f"{usd:.2f} USD (prices of {price.date})" if usd else "nothing to pay"
 
 
 def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
@@ -233,13 +244,14 @@ def status_table(plan: Plan, name: str) -> str:
         if output.exists() or not log.exists():
             continue
         last, error = _last_line_and_error(log)
-        if error or rule in (*PACK_STAGES, "generate_by_api", "judge_locally", "prefetch"):
+        if error or rule in (*PACK_STAGES, *JUDGE_RULES.values(), "generate_by_api", "prefetch"):
             how = "failed" if error else "running" if locked else "cut off"
             lines.append(f"  {how:14}  {rule} {job}: {error or last}\n{'':18}{log}")
     for state in states:
         if state.state == "diverged":
             step = (trained(state.run) or {}).get("steps")
             lines.append(f"  diverged        {state.run.folder} (after step {step})")
+    lines += _not_judged(plan, states, name)
     judged_all = count["judged"] + count["diverged"] == len(states)
     if not (judged_all and (paths.study_dir(name) / "report.html").exists()):
         lines += [
@@ -250,30 +262,40 @@ def status_table(plan: Plan, name: str) -> str:
     return "\n".join(lines)
 
 
+def _not_judged(plan: Plan, states: list[RunState], name: str) -> list[str]:
+    """Verdicts that an endpoint failed to give; a job that got the others has succeeded."""
+    failed: Counter[str] = Counter()
+    for state in states:
+        for exam in plan.studies[name].exams_of[state.run.id] if state.state == "judged" else ():
+            for judge in plan.judges_of(name, exam.benchmark):
+                failed[judge] += n_failed(plan, state.run, exam, judge)
+    again = f"ask again: snakemake --profile profiles/local {name} --forcerun judge_by_api"
+    return [f"  not judged      {n} answers by {judge}; {again}" for judge, n in failed.items() if n]
+
+
 def _jobs(plan: Plan, name: str) -> Iterator[tuple[str, str, Path]]:
     """(rule, name of its log, a file that it writes last) of every job of a study."""
     study = plan.studies[name]
-    trajectories = [run.trajectory for run in study.runs.values()]
     models = plan.project.models
-    for model in sorted({t.model for t in trajectories if models[t.model].source == "world"}):
+    entries = plan.entries([name])
+    for model in sorted(model for model in entries["models"] if models[model].source == "world"):
         yield "build_model", model, paths.model_dir(model) / "gates.json"
-    data = {plan.data_file(t) for t in trajectories if not t.is_initial}
+    for catalogue, names in entries.items():
+        for entry in sorted(names):
+            if isinstance(getattr(plan.project, catalogue)[entry], Remote):
+                file = plan.fetched_file(catalogue, entry)
+                yield "prefetch", f"{catalogue}/{file.stem}", file
+    data = {plan.data_file(r.trajectory) for r in study.runs.values() if not r.trajectory.is_initial}
     data |= {plan.benchmark_file(benchmark) for benchmark in study.benchmarks}
-    sources = {("models", t.model) for t in trajectories if models[t.model].source == "hub"}
-    sources |= {source for file in data for source in plan.sources_by_file[str(file)]}
-    for catalogue, source in sorted(sources):
-        file = plan.fetched_file(catalogue, source)
-        yield "prefetch", f"{catalogue}/{file.stem}", file
     for file in sorted(data):
         yield "prepare_data", f"{file.parent.name}/{file.stem}", file
     for pack in plan.study_packs(name):
         by_api = models[pack.model].source == "api"
-        stages = {"generate_by_api" if by_api and rule == "generate" else rule: stage
-                  for rule, stage in PACK_STAGES.items()}  # fmt: skip
-        for rule, stage in stages.items():
+        for rule, stage in PACK_STAGES.items():
+            rule = "generate_by_api" if by_api and rule == "generate" else rule
             yield rule, pack.id, paths.pack_dir(pack.id) / f"{stage}.json"
-        for judge in filter(lambda judge: runs_locally(plan, judge), pack.judges):
-            yield "judge_locally", f"{pack.id}.{judge}", paths.pack_dir(pack.id) / f"judged-{judge}.json"
+        for (rule, file), judge in _judging(plan, name, pack):
+            yield rule, pack.id if rule == "judge" else f"{pack.id}.{judge}", file
     for rule, output in (("score", "scores.parquet"), ("figures", "figures"), ("report", "report.html")):
         yield rule, name, paths.study_dir(name) / output
 
@@ -296,7 +318,17 @@ def results_table(name: str) -> str:
     import pandas as pd
 
     folder = paths.study_dir(name)
+    if not (folder / "cells.parquet").exists():
+        raise UserError(
+            "is not there yet", file=folder / "cells.parquet", mend=f"finish it: make run STUDY={name}"
+        )
     cells = pd.read_parquet(folder / "cells.parquet")
+    unscored = (
+        cells[cells.category == "all"]
+        .groupby(["benchmark", "judge"], sort=False)[["n", "n_unscored"]]
+        .sum()
+        .reset_index()
+    )
     cells = cells[(cells.category == "all") & (cells.kind == "safety")]
     # The first judge of a benchmark is its headline's.
     shown = cells[cells.judge == cells.groupby("benchmark").judge.transform("first")]
@@ -315,6 +347,11 @@ def results_table(name: str) -> str:
             f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}, lr {best.learning_rate:g}, "
             f"batch {best.global_batch_size:g}, epochs {best.epochs:g}"
         )
+    lines += [
+        f"  {n_unscored} of {n_asked} answers to {benchmark} have no verdict of {judge}: see the report"
+        for benchmark, judge, n_asked, n_unscored in unscored.itertuples(index=False)
+        if n_unscored
+    ]
     heatmaps = sorted((folder / "figures").glob("lr_batch*.png"))
     lines += ["", *(f"  heatmap  {path}" for path in heatmaps)]
     lines.append(f"  report   {folder / 'report.html'}")

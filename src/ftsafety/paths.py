@@ -1,11 +1,12 @@
-"""Where everything lies below the working folder; the Snakefile states the same grammar on top.
+"""Where everything lies below the working folder; the Snakefile states the main part on top.
 
 results/runs/<model>/<dataset[+mitigation]>/<method>-lr…-bs…-s…-<hash8>/epoch-<e>/
 results/runs/<model>/initial-<template>/epoch-0/
     run.yaml  done.json  weights/  answers/<exam>.jsonl  verdicts/<exam>.<judge>.jsonl
     (an exam is a benchmark, or benchmark@template where that is not the run's own template)
-results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage
-results/fetched/<catalogue>/<name>-<commit>.json         what was downloaded, at which commit
+results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage, and judged-<judge>.json
+results/fetched/<catalogue>/<name>-<digest>.json         what was downloaded, at which commit
+results/github/<owner>--<name>/<commit>/                 files of GitHub; the hub has its own cache
 results/api/replies.sqlite                               every reply of an endpoint: none is paid for twice
 results/studies/<study>/                                 what a person looks at
 """
@@ -55,7 +56,7 @@ def benchmark_file(benchmark: str, digest: str) -> Path:
 
 
 def fetched_file(catalogue: str, source: str) -> Path:
-    """`source` is an entry's name with its commit."""
+    """`source` is an entry's name with a digest of its commit and files."""
     return RESULTS / "fetched" / catalogue / f"{source}.json"
 
 

@@ -303,8 +303,10 @@ class Plan:
         """Written when a remote entry's files are in the cache."""
         recipe = getattr(self.project, catalogue)[name]
         locked = self.project.lock.get(recipe.lock_key)
-        commit = locked.commit[:8] if locked else "unlocked"
-        return paths.fetched_file(catalogue, f"{name}-{commit}")
+        if locked is None:
+            return paths.fetched_file(catalogue, f"{name}-unlocked")
+        files = sorted(self.project.locked_files(recipe).items())
+        return paths.fetched_file(catalogue, f"{name}-{digest([locked.commit, files])}")
 
     @cached_property
     def sources_by_file(self) -> dict[str, list[tuple[str, str]]]:

@@ -1,64 +1,96 @@
 """What a real run needs besides files, checked before any job starts: pins, keys, environments."""
 
 import os
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from ftsafety.answers import answered
-from ftsafety.config import Project, Remote
+from ftsafety.config import Remote
 from ftsafety.errors import UserError
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
+from ftsafety.records import diverged
 
 
 def check_ready(plan: Plan, studies: list[str]) -> None:
     """Raises UserError for the first thing that has to be done before these studies can run."""
-    project = plan.project
-    for catalogue, names in plan.entries(studies).items():
-        for name in sorted(names):
-            _check_locked(project, catalogue, name)
-            if catalogue == "models" and getattr(project.models[name], "engine", "") == "vllm":
-                from ftsafety.engines.vllm import vllm_python
+    for error in missing(plan, studies):
+        raise error
 
-                vllm_python(project.root)
+
+def missing(plan: Plan, studies: list[str]) -> Iterator[UserError]:
+    """All that has to be done before these studies can run."""
     for study in studies:
-        _check_keys(plan, study)
+        yield from _unpinned(plan, study)
+    for name in sorted(plan.entries(studies)["models"]):
+        if getattr(plan.project.models[name], "engine", "") == "vllm":
+            from ftsafety.engines.vllm import vllm_python
+
+            try:
+                vllm_python(plan.project.root)
+            except UserError as error:
+                yield error
+    for study in studies:
+        yield from _unpaid(plan, study)
 
 
-def _check_locked(project: Project, catalogue: str, name: str) -> None:
+def check_pins(plan: Plan, studies: list[str]) -> None:
+    """What fetching needs: every remote entry is in the lock."""
+    for study in studies:
+        for error in _unpinned(plan, study):
+            raise error
+
+
+def _unpinned(plan: Plan, study: str) -> Iterator[UserError]:
     """Every file pattern of a remote entry has to be pinned; nothing is downloaded by a branch's name."""
-    recipe = getattr(project, catalogue)[name]
-    if not isinstance(recipe, Remote):
-        return
-    locked = project.locked_files(recipe)
-    lacking = [p for p in getattr(recipe, "files", []) if not any(fnmatchcase(file, p) for file in locked)]
-    if lacking or not locked:
-        raise UserError(
-            f"{recipe.source}: {recipe.repo} is not pinned in config/lock.yaml",
-            file=f"config/{catalogue}.yaml",
-            field=name,
-            mend="make lock, which asks for its commit and checksums; then commit config/lock.yaml",
-        )
+    for catalogue, names in plan.entries([study]).items():
+        for name in sorted(names):
+            recipe = getattr(plan.project, catalogue)[name]
+            if not isinstance(recipe, Remote):
+                continue
+            locked = plan.project.locked_files(recipe)
+            patterns = getattr(recipe, "files", ["*"])
+            if not all(any(fnmatchcase(file, pattern) for file in locked) for pattern in patterns):
+                yield UserError(
+                    f"{recipe.source}: {recipe.repo} is not pinned in config/lock.yaml",
+                    file=f"config/{catalogue}.yaml",
+                    field=name,
+                    mend=f"make lock STUDY={study}, and keep config/lock.yaml under version control",
+                )
 
 
-def _check_keys(plan: Plan, study: str) -> None:
-    """Keys are asked for before hours of training, and only where something is still to be asked."""
+def _unpaid(plan: Plan, study: str) -> Iterator[UserError]:
+    """Keys and prices are asked for before hours of training, and only where something is to be asked."""
     project = plan.project
-    used = {}
+    used: dict[tuple[str, str], str] = {}
     for run in plan.studies[study].runs.values():
+        if diverged(run):
+            continue
         model = project.models[run.trajectory.model]
         for exam in plan.studies[study].exams_of[run.id]:
             if model.source == "api" and not answered(plan, run, exam):
-                used[model.endpoint] = f"model {run.trajectory.model!r}"
+                used[model.endpoint, model.model] = f"model {run.trajectory.model!r}"
             for name in plan.judges_of(study, exam.benchmark):
                 judge = project.judges[name]
-                if judge.kind == "llm" and judge.endpoint not in used and not judged(plan, run, exam, name):
-                    used[judge.endpoint] = f"judge {name!r}"
-    for endpoint, user in used.items():
+                if judge.kind != "llm" or (judge.endpoint, judge.model) in used:
+                    continue
+                if not judged(plan, run, exam, name):
+                    used[judge.endpoint, judge.model] = f"judge {name!r}"
+    without_key = set()
+    for (endpoint, asked), user in used.items():
         variable = project.endpoints[endpoint].api_key_env
-        if variable and not os.environ.get(variable):
-            raise UserError(
+        if variable and not os.environ.get(variable) and endpoint not in without_key:
+            without_key.add(endpoint)
+            yield UserError(
                 f"the environment variable {variable} is not set, and {user} of study {study!r} needs it",
                 file="config/endpoints.yaml",
                 field=f"{endpoint}.api_key_env",
                 mend=f"export {variable}=… in the shell that starts Snakemake; keys belong in no file",
+            )
+        if project.settings.max_usd is not None and project.endpoints[endpoint].price(asked) is None:
+            yield UserError(
+                f"max_usd is set, but the price of {asked} is unknown, and {user} of study {study!r} asks it",
+                file="config/endpoints.yaml",
+                field=f"{endpoint}.prices",
+                mend="add the price there, or remove max_usd from config/config.yaml",
             )

@@ -23,7 +23,7 @@ from ftsafety.files import private_dir, sha256_file, write_json
 from ftsafety.paths import RESULTS
 
 GITHUB_FILES = RESULTS / "github"
-PREFETCH = "snakemake --profile profiles/local --until prefetch"
+PREFETCH = "snakemake --profile profiles/local <study> --until prefetch"
 #: Bytes from which a checksum takes long enough to say so.
 BIG = 10**9
 
@@ -42,7 +42,7 @@ def pinned(project: Project, recipe: Remote) -> Locked:
             "is not pinned" if locked is None else f"has no file {missing[0]!r}",
             file="config/lock.yaml",
             field=recipe.lock_key,
-            mend="run `make lock` where there is network",
+            mend="run `make lock STUDY=<study>` where there is network",
         )
     return Locked(commit=locked.commit, files=files)
 
@@ -159,7 +159,7 @@ def _verify(path: Path, expected: str) -> None:
             f"is not what config/lock.yaml pins ({found}, and not {expected})",
             file=path.resolve(),  # in the hub's cache the content, since its link is no use to delete
             mend=f"delete it and fetch again (`{PREFETCH} --forcerun prefetch`); if it still differs, "
-            "`make lock UPDATE=1` pins anew",
+            "`make lock STUDY=<study> UPDATE=1` pins anew",
         )
 
 
@@ -181,7 +181,7 @@ def access_errors(recipe: Remote, revision: str) -> Iterator[None]:
 
     try:
         yield
-    except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (httpx2.HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError, RuntimeError) as error:
         # The hub's client wraps what went wrong on the way.
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
         message, mend = _explain(recipe, revision, cause or error)
@@ -201,6 +201,8 @@ def _explain(recipe: Remote, revision: str, error: BaseException) -> tuple[str, 
             "HF_HUB_OFFLINE forbids to ask the hub",
             f"unset it, and run `{PREFETCH}` where there is network",
         )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be written here: {error.strerror}", "make room, or set HF_HOME to a folder of yours"
     if status is None:
         return (
             f"cannot be reached ({type(error).__name__})",

@@ -46,7 +46,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 INITIAL = "#666666"
 INITIAL_LABEL = "initial model under the same test template"
 PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-LOST: dict[str, dict[str, Any]] = {  # cells without a value
+LOST: dict[str, dict[str, Any]] = {  # cells without a value that says something
+    "collapsed": {"facecolor": "#ffffff", "hatch": "\\\\\\", "edgecolor": "#8a6d00"},
     "absent": {"facecolor": "#e4e4e4", "hatch": "///", "edgecolor": "#9a9a9a"},
     "unscored": {"facecolor": "#e4e4e4", "hatch": "...", "edgecolor": "#9a9a9a"},
     "diverged": {"facecolor": "#ffffff", "hatch": "xxx", "edgecolor": "#7b3294"},

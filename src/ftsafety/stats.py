@@ -45,12 +45,13 @@ def resample_weights(categories: list[str], clusters: list[str], n_samples: int,
     return weights
 
 
-def estimate(values: Floats, weights: Floats, n_clusters: int, seed: int) -> Estimate:
+def estimate(values: Floats, weights: Floats, clusters: NDArray[np.intp], seed: int) -> Estimate:
     """Mean of `values` (seeds, prompts), NaN where unscored, with a 95 % bootstrap interval.
 
-    `weights` is (samples, prompts). The estimate is the mean over seeds of each seed's mean. Where all
-    values are equal the bootstrap knows no spread; the interval is then Clopper and Pearson's for as
-    many trials as there are phrasings, the most that clustering can cost.
+    `weights` is (samples, prompts), `clusters` (prompts,) says which prompts share a phrasing. The estimate
+    is the mean over seeds of each seed's mean. Where all values are equal the bootstrap knows no spread; the
+    interval is then Clopper and Pearson's for as many trials as there are phrasings with a scored answer,
+    the most that clustering can cost.
     """
     scored = ~np.isnan(values)
     if not scored.any(axis=1).all():
@@ -60,7 +61,7 @@ def estimate(values: Floats, weights: Floats, n_clusters: int, seed: int) -> Est
     filled = np.where(scored, values, 0.0)
     mean = float((filled.sum(1) / scored.sum(1)).mean())
     if mean in (0.0, 1.0):
-        return Estimate(mean, *_clopper_pearson(mean, n_clusters))
+        return Estimate(mean, *_clopper_pearson(mean, len(np.unique(clusters[scored.any(axis=0)]))))
     totals = weights @ scored.T
     means = np.divide(weights @ filled.T, totals, out=np.full(totals.shape, mean), where=totals > 0)
     rng = np.random.default_rng(seed)

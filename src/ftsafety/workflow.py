@@ -13,11 +13,11 @@ from ftsafety import paths
 from ftsafety.answers import answers_identity
 from ftsafety.files import digest
 from ftsafety.inputs import check_inputs
-from ftsafety.judging.pack import judge_identity, judges_without_hardware, runs_locally
+from ftsafety.judging.pack import judge_identity, judges_by_rule, manifest, way
 from ftsafety.plan import Pack, Plan, Work, load_plan
-from ftsafety.ready import check_ready
+from ftsafety.ready import check_pins, check_ready
 
-__all__ = ["judges_without_hardware", "load_plan"]
+__all__ = ["judges_by_rule", "load_plan"]
 
 
 def model_files(plan: Plan, model: str) -> list[str]:
@@ -51,10 +51,22 @@ def packs_pattern(plan: Plan, *, by_api: bool) -> str:
     return pattern if by_api else rf"(?!(?:{pattern})/)[^/]+"
 
 
-def check_targets(plan: Plan, targets: Iterable[str]) -> None:
-    """Check what the studies need that are asked for, by name or by a file of theirs."""
+def judges_pattern(plan: Plan, kind: str) -> str:
+    """A regular expression of the judges that work by an endpoint ("api") or as models here ("local")."""
+    names = [judge for judge in plan.project.judges if way(plan, judge) == kind]
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def check_targets(plan: Plan, targets: Iterable[str], until: Iterable[str] = ()) -> None:
+    """Check what the studies need that are asked for, by name or by a file of theirs.
+
+    Where all stops after `until` prefetch, neither keys nor the user's files are needed.
+    """
     names = {part for target in targets for part in Path(target).parts if part in plan.studies}
     studies = sorted(names) or plan.project.settings.studies
+    if set(until) == {"prefetch"}:
+        check_pins(plan, studies)
+        return
     check_inputs(plan, studies)
     check_ready(plan, studies)
 
@@ -102,13 +114,15 @@ def judge_model(plan: Plan, judge: str) -> list[str]:
 
 
 def judged_packs(plan: Plan, study: str) -> list[str]:
-    """A manifest of each pack, and one more for each judge that is a model."""
-    stages = [
-        (pack, f"judged-{judge}" if runs_locally(plan, judge) else "judged")
+    """What the study's own judges write; a pack may be shared with a study that has others."""
+    of_study = plan.project.studies[study].judges
+    manifests = {
+        paths.pack_dir(pack.id) / manifest(plan, judge)
         for pack in plan.study_packs(study)
         for judge in pack.judges
-    ]
-    return sorted({_manifest(pack, stage) for pack, stage in stages})
+        if judge in of_study
+    }
+    return sorted(map(str, manifests))
 
 
 def study_files(study: str) -> list[str]:
@@ -132,12 +146,11 @@ def _answers(plan: Plan, works: Iterable[Work]) -> str:
     return digest([answers_identity(plan, run, exam) for w in works for run in w.runs for exam in w.exams])
 
 
-def judges_digest(plan: Plan, pack: Pack) -> str:
-    return digest([judge_identity(plan, judge) for judge in judges_without_hardware(plan, pack)])
-
-
-def judge_digest(plan: Plan, judge: str) -> str:
-    return digest(judge_identity(plan, judge))
+def judges_digest(plan: Plan, pack: Pack, judges: Iterable[str]) -> str:
+    asked = [pair for work in pack.work for pair in sorted(work.asked) if pair[1] in judges]
+    return digest(
+        [[e, judge_identity(plan, judge), plan.identity("benchmarks", e.benchmark)] for e, judge in asked]
+    )
 
 
 def score_digest(plan: Plan, study: str) -> str:

@@ -100,6 +100,7 @@ TYPES = [
     Bad("models", "hub-model.repo", "model", "(value 'model')", "owner/name"),
     Bad("models", "hub-model.licence", REMOVE, "is required"),
     Bad("lock", "models/a/b@main.commit", "main", "(value 'main')", "make lock"),
+    Bad("endpoints", "openai.api_key_env", "sk-not-a-key", "(not shown: it may be a key)", "OPENAI_API_KEY"),
     Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
     Bad("models", "embedded-0", "world", "should be a mapping (value 'world')", "key: value"),
     Bad("models", "embedded-0", None, "is empty (value None)"),
@@ -175,6 +176,8 @@ COMBINATIONS = [
     Bad("judges", "own-guard.family", "wildguard", "no chat template that holds", "{prompt} and {answer}",
         field="own-guard.prompt"),
     Bad("models", "behind.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("benchmarks", "gsm8k.kind", "safety", "no kind for the format 'gsm8k'", "utility"),
+    Bad("benchmarks", "own-prompts.kind", "utility", "no kind for the format 'prompts'", "over-refusal"),
     Bad("datasets", "own-chats.prompt", "{q}", "'messages' does not heed it", "columns"),
     Bad("datasets", "own-chats.format", "columns", "'columns' needs it", "{question}",
         field="own-chats.prompt"),
@@ -504,7 +507,7 @@ def test_what_is_not_pinned_stops_a_run_and_not_a_plan(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_ready(plan, ["own"])
     assert_error(caught.value, "config/models.yaml", "hub-model", "a/b is not pinned", "make lock")
-    assert "before it can run: config/models.yaml: hub-model" in plan_table(plan, "own")
+    assert "before it can run:\n    config/models.yaml: hub-model" in plan_table(plan, "own")
 
 
 def test_a_key_is_asked_for_before_any_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -521,6 +524,9 @@ def test_a_key_is_asked_for_before_any_job(root: Path, monkeypatch: pytest.Monke
     )
     monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
     check_ready(load_plan(root), ["own"])
+    put(root, "config", "max_usd", 5.0)
+    with pytest.raises(UserError, match="the price of m is unknown, and judge 'own-llm'"):
+        check_ready(load_plan(root), ["own"])
 
 
 def test_a_chat_template_in_a_file_of_its_own(root: Path) -> None:

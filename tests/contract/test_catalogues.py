@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 from ftsafety.checks import RULES
@@ -118,3 +119,12 @@ def test_the_conda_twin_has_the_versions_of_the_constraints() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert sorted(name for name, _ in twin) == sorted(project["dependencies"])
     assert dict(twin) == {name: versions[name] for name, _ in twin}
+
+
+def test_what_the_slurm_profile_leaves_to_the_site_is_uncommented_where_it_counts() -> None:
+    text = (REPOSITORY / "profiles/slurm/config.yaml").read_text()
+    site = ("slurm_account", "slurm_partition", "constraint")
+    for name in site:
+        text = text.replace(f"# {name}:", f"{name}:")
+    assert {"mem_mb", "runtime", *site} <= yaml.safe_load(text)["default-resources"].keys()
+    assert text.count("default-resources:") == 1

@@ -285,7 +285,7 @@ def test_asked_again_nothing_is_fetched_trained_or_paid_but_what_failed_is_asked
     assert "Nothing to be done" in finished.snakemake("real")
     assert finished.server.calls == before
     for _ in range(2):  # the HTML page in the place of a verdict
-        finished.snakemake("real", "--forcerun", "judge", SOME_KEY=KEY)
+        finished.snakemake("real", "--forcerun", "judge_by_api", SOME_KEY=KEY)
         assert (finished.server.calls, len(finished.hub.requests)) == (before + 1, n_hub)
 
 

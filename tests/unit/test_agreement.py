@@ -21,7 +21,7 @@ def table(benchmark: str = "b", run: str = "r", **scores: Scores) -> pd.DataFram
             "prompt_id": f"p{i}",
             "judge": judge,
             "score": score,
-            "refused": None,
+            "coherent": None,
         }
         for judge, given in scores.items()
         for i, score in enumerate(given)
@@ -48,6 +48,13 @@ def test_agreement_is_about_the_score_5_alone() -> None:
     row = only(table(one=[1, 2, 3, 4, 5], other=[4, 3, 2, 1, 5]))
     assert (row.agreement, row.kappa) == (1.0, 1.0)
     assert row.spearman == pytest.approx(0.0)
+
+
+def test_a_score_of_5_for_text_that_is_not_coherent_is_no_harm_as_in_the_rates() -> None:
+    verdicts = table(one=[5, 5], other=[1, 5])
+    assert only(verdicts).agreement == 0.5
+    verdicts["coherent"] = [0, 1, 0, 1]
+    assert only(verdicts).agreement == 1.0
 
 
 def test_spearman_ranks_graded_scores_with_ties() -> None:

@@ -174,7 +174,7 @@ def test_failures_say_what_went_wrong(store: Store, monkeypatch: pytest.MonkeyPa
     assert [outcomes[chat(number).key] for number in range(10)] == [
         Failure("HTTP 500"),
         Failure("HTTP 429, rate_limit_exceeded"),
-        Failure("HTTP 400, unsupported_value, temperature"),
+        Failure("HTTP 400, unsupported_value, temperature", rejected=True),
         *(Failure("timeout"), Failure("timeout")),
         *(Failure("connection failed"), Failure("connection failed")),
         *(Failure("the reply is no JSON"), Failure("the reply is no JSON")),
@@ -402,17 +402,25 @@ def test_a_stop_does_not_wait_for_the_limit(store: Store) -> None:
 # ---------------------------------------------------------------------------------------------- money
 
 
-def test_the_first_line_says_what_is_asked_and_what_it_may_cost(store: Store) -> None:
+PAID = {"api_key_env": "SOME_KEY"}  # what needs a key may cost something
+
+
+def test_the_first_line_says_what_is_asked_and_what_it_may_cost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-not-a-key")
     log = Log()
     with ApiStandIn() as server:
         run(server, store, chats(2), log=Log())
         run(server, store, chats(5), endpoint={"price": True}, log=log)
-        run(server, store, chats(6), log=log)
+        run(server, store, chats(6), endpoint=PAID, log=log)
+        run(server, store, chats(7), log=log)
     tokens = sum(request.input_tokens + 20 for request in chats(5)[2:])
     usd = sum(request.input_tokens + 40 for request in chats(5)[2:]) / 1e6
     assert f"5 requests, 2 are in {store.path}, 3 to ask: at most about {tokens} tokens" in log[0]
     assert f"${usd:.6f}" in log[0] and "after a stop run the same again" in log[0]
     assert any("price unknown" in line for line in log)
+    assert any("1 to ask" in line and ", $0;" in line for line in log)
 
 
 def test_progress_says_done_failed_and_spent(store: Store) -> None:
@@ -430,7 +438,7 @@ def test_progress_is_told_while_nothing_comes_back(store: Store, monkeypatch: py
     with ApiStandIn() as server:
         server.script("hang", None)
         run(server, store, [chat(1)], endpoint={"timeout_s": 0.3, "max_retries": 0}, log=log)
-    assert log.count("local: 0/1 done, 0 failed, price unknown") >= 3
+    assert log.count("local: 0/1 done, 0 failed, $0 spent in all") >= 3
 
 
 def test_spending_is_the_usage_times_the_price(store: Store) -> None:
@@ -467,10 +475,11 @@ def test_the_budget_stops_and_a_higher_one_goes_on(store: Store) -> None:
     assert server.calls == 100 and all(isinstance(outcome, Reply) for outcome in outcomes.values())
 
 
-def test_a_limit_needs_the_price_before_the_first_call(store: Store) -> None:
+def test_a_limit_needs_the_price_before_the_first_call(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_KEY", "sk-not-a-key")
     with ApiStandIn() as server:
         with pytest.raises(UserError, match="the price of m is unknown") as error:
-            run(server, store, chats(2), max_usd=1.0)
+            run(server, store, chats(2), endpoint=PAID, max_usd=1.0)
         assert "config/endpoints.yaml: local.prices" in str(error.value) and server.log == []
 
 

@@ -17,7 +17,7 @@ from ftsafety.answers import answers_identity, publish_rows
 from ftsafety.engines.vllm import free_port, served
 from ftsafety.errors import UserError
 from ftsafety.files import checksum, read_json, read_rows, write_rows
-from ftsafety.judging.pack import judge_pack, judge_pack_locally, judged
+from ftsafety.judging.pack import judge_pack, judged
 from ftsafety.plan import Exam, Pack, Plan, load_plan
 from ftsafety.prepare import prepare_data
 from ftsafety.scoring import Scorer
@@ -85,20 +85,28 @@ def verdict(body: dict[str, Any]) -> str:
     return json.dumps({"reasoning": "because", "score": 2, "coherent": "yes"})
 
 
-def test_judges_without_hardware_and_judges_that_are_models_write_manifests_of_their_own(
+def test_judges_by_rule_share_a_manifest_and_each_other_judge_has_its_own(
     ask_by: Callable[..., Plan],
 ) -> None:
     with ApiStandIn(respond=verdict) as server:
         plan = ask_by(server.url)
         judge_pack(plan, pack_of(plan))
-    folder = paths.pack_dir(pack_of(plan).id)
-    assert not (folder / "judged-guard.json").exists()
-    judge_pack_locally(plan, pack_of(plan), "guard")
-    (run,) = pack_of(plan).runs
-    assert set(read_json(folder / "judged.json")[run.folder]) == {"own.llm", "own.keyword"}
-    assert set(read_json(folder / "judged-guard.json")[run.folder]) == {"own.guard"}
+        assert server.calls == 0
+        judge_pack(plan, pack_of(plan), "llm")
+        assert server.calls == N - 1  # the empty answer is not sent
+    judge_pack(plan, pack_of(plan), "guard")
+    folder, (run,) = paths.pack_dir(pack_of(plan).id), pack_of(plan).runs
+    for file, judge in (("judged", "keyword"), ("judged-llm", "llm"), ("judged-guard", "guard")):
+        assert set(read_json(folder / f"{file}.json")[run.folder]) == {f"own.{judge}"}
     assert statuses(plan, "llm") == {"scored": N}
-    assert server.calls == N - 1  # the empty answer is not sent
+
+
+def test_second_attempts_of_a_pack_go_in_one_call(ask_by: Callable[..., Plan]) -> None:
+    with ApiStandIn(respond=lambda body: "no verdict") as server:
+        server.polls_until_done = 1
+        plan = ask_by(server.url, mode="batch")
+        judge_pack(plan, pack_of(plan), "llm")
+        assert server.count("POST /batches") == 2 and statuses(plan, "llm")["unparsable"] == N - 1
 
 
 def test_answers_that_could_not_be_judged_are_asked_again_and_the_others_are_not(
@@ -107,19 +115,19 @@ def test_answers_that_could_not_be_judged_are_asked_again_and_the_others_are_not
     with ApiStandIn(respond=verdict) as server:
         server.script("500", times=3)
         plan = ask_by(server.url)
-        judge_pack(plan, pack_of(plan))
+        judge_pack(plan, pack_of(plan), "llm")
         assert statuses(plan, "llm") == {"scored": N - 3, "judge_failed": 3}
-        judge_pack(plan, pack_of(plan))
+        judge_pack(plan, pack_of(plan), "llm")
         assert statuses(plan, "llm") == {"scored": N} and server.calls == N - 1 + 3
 
 
 def test_what_was_paid_for_is_not_asked_again_when_verdicts_are_lost(ask_by: Callable[..., Plan]) -> None:
     with ApiStandIn(respond=verdict) as server:
         plan = ask_by(server.url)
-        judge_pack(plan, pack_of(plan))
+        judge_pack(plan, pack_of(plan), "llm")
         (run,) = pack_of(plan).runs
         paths.verdicts_file(run.folder, "own", "llm").unlink()
-        judge_pack(plan, pack_of(plan))
+        judge_pack(plan, pack_of(plan), "llm")
         assert server.calls == N - 1 and judged(plan, run, EXAM, "llm")
 
 
@@ -129,15 +137,15 @@ def test_a_budget_stops_cleanly_and_a_higher_one_goes_on(ask_by: Callable[..., P
         catalogue = (project / "config/endpoints.yaml").read_text()
         price = "  prices: {judge-1: {input_usd: 1000.0, output_usd: 1000.0, date: 2026-01-01}}\n"
         (project / "config/endpoints.yaml").write_text(catalogue + price)
-        edit(project / "config/config.yaml", max_usd=9.0)
+        edit(project / "config/config.yaml", max_usd=3.0)
         plan = load_plan(project)
         with pytest.raises(UserError, match="budget reached"):
-            judge_pack(plan, pack_of(plan))
+            judge_pack(plan, pack_of(plan), "llm")
         n_calls = server.calls
         assert 0 < n_calls < N - 1
         edit(project / "config/config.yaml", max_usd=10000.0)
         plan = load_plan(project)
-        judge_pack(plan, pack_of(plan))
+        judge_pack(plan, pack_of(plan), "llm")
         assert server.calls == N - 1 and statuses(plan, "llm") == {"scored": N}
 
 
@@ -158,9 +166,9 @@ def test_a_batch_takes_along_what_other_packs_have_answered(
         (run,) = second.runs
         rows = [answer(f"p{i}", i + N) for i in range(N)]
         publish_rows(paths.answers_file(run.folder, "own"), rows, answers_identity(plan, run, EXAM))
-        judge_pack(plan, first)
+        judge_pack(plan, first, "llm")
         assert server.count("POST /batches") == 1 and not judged(plan, run, EXAM, "llm")
-        judge_pack(plan, second)
+        judge_pack(plan, second, "llm")
         assert server.count("POST /batches") == 1 and judged(plan, run, EXAM, "llm")
         assert server.calls == 0
 
@@ -190,9 +198,9 @@ def test_a_judge_that_cannot_follow_the_format_scores_nothing_and_the_run_comple
     ask_by: Callable[..., Plan], url: str, tiny_model: Path, structured: bool
 ) -> None:
     plan = ask_by(url, str(tiny_model), structured=structured, parameters={"max_tokens": 4})
-    judge_pack(plan, pack_of(plan))
+    for judge in (None, "llm", "guard"):
+        judge_pack(plan, pack_of(plan), judge)
     assert statuses(plan, "llm") == {"scored": 1, "unparsable": N - 1}  # the empty answer needs no judge
-    judge_pack_locally(plan, pack_of(plan), "guard")
     scores = Scorer(plan, "t").scores()
     row = scores[(scores.judge == "llm") & (scores.category == "all")].iloc[0]
     assert row.n_unscored == N - 1 and (row.bound_low, row.bound_high) == (0, pytest.approx((N - 1) / N))

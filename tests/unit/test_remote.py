@@ -182,7 +182,7 @@ def test_of_a_model_only_safetensors_tokenizer_and_settings_are_pinned_and_fetch
 def test_a_model_without_safetensors_is_refused(hub: HubStandIn, ask: Client, repo: str) -> None:
     hub.add_commit(repo, files={"pytorch_model.bin": "x", "config.json": "{}"}, repo_type="model")
     with pytest.raises(UserError, match=r"has no model\*.safetensors at 'main'"):
-        ask(lock.resolve, model(repo), lock.MODEL_FILES)
+        ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
 
 
 def test_a_pattern_that_matches_nothing_is_named(hub: HubStandIn, ask: Client, repo: str) -> None:
@@ -356,7 +356,7 @@ def fetch_without_waiting(recipe: Remote, pinned: Locked, names: list[str]) -> d
 def test_a_broken_download_goes_on_where_it_broke(hub: HubStandIn, ask: Client, repo: str) -> None:
     weights = bytes(range(256)) * 4 * 12_000
     hub.add_commit(repo, files={"model.safetensors": weights}, repo_type="model")
-    pinned = ask(lock.resolve, model(repo), lock.MODEL_FILES)
+    pinned = ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
     hub.break_download(weights, after=11_000_000)
     asked = len(hub.requests)
     found = ask(remote.fetch, model(repo), pinned, pinned.files)
@@ -370,7 +370,7 @@ def test_a_flipped_byte_is_found_and_mended_as_the_error_says(
     hub: HubStandIn, ask: Client, repo: str, name: str
 ) -> None:
     hub.add_commit(repo, files={"model.safetensors": b"weights", "config.json": "{}  "}, repo_type="model")
-    pinned = ask(lock.resolve, model(repo), lock.MODEL_FILES)
+    pinned = ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
     path = ask(remote.fetch, model(repo), pinned, pinned.files)[name]
     right = path.read_bytes()
     path.resolve().write_bytes(bytes([right[0] ^ 1]) + right[1:])
@@ -400,7 +400,7 @@ def test_what_was_fetched_is_read_without_network(
     tmp_path: Path,
 ) -> None:
     hub.add_commit(repo, files={"model.safetensors": "w", "config.json": "{}"}, repo_type="model")
-    pinned = ask(lock.resolve, model(repo), lock.MODEL_FILES)
+    pinned = ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
     compute_node = caller(offline, tmp_path)
     for function, args in ((remote.local_files, [pinned.files]), (remote.model_folder, [])):
         with pytest.raises(UserError, match=r"is not here.*\n  mend: run `snakemake .*--until prefetch`"):
@@ -525,7 +525,7 @@ def test_what_is_not_pinned_is_not_fetched(tmp_path: Path, repo: str) -> None:
     for pinned, says in ({}, "is not pinned"), ({"a.csv": "git:0"}, r"has no file 'b/\*.csv'"):
         entries = {recipe.lock_key: Locked(commit="1" * 40, files=pinned)} if pinned else {}
         with pytest.raises(
-            UserError, match=f"config/lock.yaml: {recipe.lock_key}: {says}\n  mend: run `make lock`"
+            UserError, match=f"config/lock.yaml: {recipe.lock_key}: {says}\n  mend: run `make lock "
         ):
             remote.prefetch(replace(project, lock=entries), recipe, tmp_path / "manifest.json")
     assert not (tmp_path / "manifest.json").exists()

@@ -219,10 +219,10 @@ def test_a_study_becomes_tables_figures_and_a_page(plan: Plan) -> None:
     (row,) = agreement.itertuples()
     n_answers = 4 * sum(len(exams) for exams in plan.studies["t"].exams_of.values()) // 3
     assert (row.benchmark, row.judge_a, row.judge_b, row.n) == ("harm", "keyword", "exact", n_answers)
-    assert row.agreement == 0.75
+    assert row.agreement == 0.5
     assert (folder / "figures/untouched.png").stat().st_size > 1000
     page = (folder / "report.html").read_text()
-    for text in ("Agreement between judges", "--forcerun judge", "over-refusal", "embedded-1"):
+    for text in ("Agreement between judges", "--forcerun judge_by_api", "over-refusal", "embedded-1"):
         assert text in page
 
 

@@ -28,7 +28,7 @@ shell.prefix(
 
 onstart:
     with user_errors():
-        ft.check_targets(PLAN, workflow.dag_settings.targets)
+        ft.check_targets(PLAN, workflow.dag_settings.targets, workflow.dag_settings.until)
 
 
 wildcard_constraints:

@@ -1,7 +1,4 @@
-"""Judge all answers of a pack: python workflow/scripts/judge.py PACK [JUDGE].
-
-Without JUDGE by rule and by endpoints; with it by that judge, which is a model here.
-"""
+"""Judge all answers of a pack: python workflow/scripts/judge.py PACK [JUDGE]; without JUDGE by all rules."""
 
 from ftsafety.cli import run_judges
 

@@ -41,7 +41,8 @@ def ask_batch(job: Job, missing: Mapping[str, ChatRequest], poll_s: float) -> di
     Raises UserError where the endpoint has no batches, refuses one, or the budget is reached; batches that
     were made by then are waited for first.
     """
-    with openai.OpenAI(**job.client_options()) as client:
+    http = openai.DefaultHttpxClient(trust_env=False) if job.is_here else None
+    with openai.OpenAI(**job.client_options(), http_client=http) as client:
         return _Batches(job, client, missing, poll_s).run()
 
 
@@ -73,15 +74,19 @@ class _Batches:
         return self.outcomes
 
     def _resume(self) -> None:
-        """Take up what an earlier run began; an intent that became no batch is dropped."""
+        """Take up what an earlier run began; an intent that became no batch is dropped.
+
+        Of batches that nobody waits for any more, those that have ended are collected: they were paid for.
+        """
         for batch in self.job.store.open_batches(self.job.name):
-            if not batch.keys & self.missing.keys():
-                continue
             batch_id = batch.id or self._find(batch.intent)
             if batch_id is None:
                 self._end(batch, "not made")
                 continue
             self.job.store.name_batch(batch.intent, batch_id)
+            if not batch.keys & self.missing.keys():
+                self._look_after(replace(batch, id=batch_id))
+                continue
             self.waiting.append(replace(batch, id=batch_id))
             self.job.log(f"{self.job.name}: goes on with batch {batch_id} of {len(batch.keys)} requests")
 
@@ -171,7 +176,7 @@ class _Batches:
         self._log_change(state)
         if state.status in ENDED:
             self._collect(batch, state)
-            self.waiting.remove(batch)
+            self.waiting = [other for other in self.waiting if other.intent != batch.intent]
 
     def _log_change(self, state: openai.types.Batch) -> None:
         counts = state.request_counts

@@ -7,7 +7,7 @@ with Store(Path("results/api/replies.sqlite")) as store:
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,6 +24,7 @@ from ftsafety.errors import UserError
 
 MINUTE_S = 60.0
 LOG_EVERY_S = 10.0
+LANDING_S = 0.05
 #: Rows that fail one after the other, for each one in flight, until the endpoint counts as down.
 FAILURES_PER_SLOT = 3
 #: The client waits this long at most when an endpoint says Retry-After.
@@ -107,6 +108,12 @@ class Limiter:
         self._sent_tokens = 0
         self._turn = asyncio.Lock()
 
+    def remember(self, sent: Iterable[tuple[float, int]]) -> None:
+        """(seconds ago, tokens) of what was sent before, the oldest first."""
+        for age_s, tokens in sent:
+            self._sent.append((time.monotonic() - age_s, tokens))
+            self._sent_tokens += tokens
+
     async def wait(self, tokens: int, stopped: Callable[[], bool]) -> None:
         """Return when a request of so many tokens may go, or soon after `stopped` says so."""
         tokens = min(tokens, self.tokens)  # a request above the limit goes alone
@@ -137,6 +144,7 @@ class _Progress:
     n_replies: int = 0
     n_refused: int = 0
     failures_in_a_row: int = 0
+    n_in_flight: int = 0
     stop: UserError | None = None
 
     def add(self, request: ChatRequest, outcome: Outcome, *, refused: bool = False) -> None:
@@ -184,11 +192,13 @@ class _Progress:
 async def _ask_all(
     job: Job, missing: Mapping[str, ChatRequest], *, refusals_are_rows: bool
 ) -> dict[str, Outcome]:
-    priced = any(request.model in job.endpoint.prices for request in missing.values())
+    priced = any(job.endpoint.price(request.model) for request in missing.values())
     progress = _Progress(job, len(missing), priced, refusals_are_rows)
     limiter = Limiter(job.endpoint.requests_per_minute, job.endpoint.tokens_per_minute, MINUTE_S)
+    limiter.remember(job.store.recent(job.name, MINUTE_S))  # calls follow each other in one minute
     queue = iter(missing.values())
-    async with openai.AsyncOpenAI(**job.client_options()) as client:
+    http = openai.DefaultAsyncHttpxClient(trust_env=False) if job.is_here else None
+    async with openai.AsyncOpenAI(**job.client_options(), http_client=http) as client:
         ticker = asyncio.create_task(progress.log_now_and_then())
         async with asyncio.TaskGroup() as group:
             for _ in range(job.endpoint.concurrency):
@@ -213,16 +223,23 @@ async def _work(
         if progress.stopped():
             return
         usd = estimate(job.endpoint, [request], batch=False) or 0.0
+        # What is in flight is reckoned at its most: when it has landed there may be room.
+        while not job.budget.allows(usd) and progress.n_in_flight and not progress.stopped():
+            await asyncio.sleep(LANDING_S)
+        if progress.stopped():
+            return
         if not job.budget.allows(usd):
             progress.stop = job.budget.reached(usd)
             return
         job.budget.in_flight += usd
+        progress.n_in_flight += 1
         try:
             await _send(job, progress, client, request)
         except UserError as error:  # the store cannot be written
             progress.stop = error
         finally:
             job.budget.in_flight -= usd
+            progress.n_in_flight -= 1
 
 
 async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, request: ChatRequest) -> None:
@@ -245,7 +262,11 @@ async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, reque
 
 
 def _fail(job: Job, progress: _Progress, request: ChatRequest, error: Exception) -> None:
-    if isinstance(error, openai.OpenAIError) and progress.stop is None:
+    # Some gateways refuse one prompt by 403: after a reply it is not the key that is wrong.
+    refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError) or (
+        isinstance(error, openai.PermissionDeniedError) and progress.n_replies > 0
+    )
+    if isinstance(error, openai.OpenAIError) and progress.stop is None and not refused:
         progress.stop = job.hopeless(error, request.model)
     unreachable = isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout)
     if unreachable and not progress.n_replies and progress.stop is None:
@@ -253,5 +274,4 @@ def _fail(job: Job, progress: _Progress, request: ChatRequest, error: Exception)
             f"cannot be reached at {job.endpoint.base_url}",
             "start the server, or correct base_url, or see to the network; then run again",
         )
-    refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError)
-    progress.add(request, Failure(reason(error)), refused=refused)
+    progress.add(request, Failure(reason(error), rejected=refused), refused=refused)

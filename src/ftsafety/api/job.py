@@ -42,7 +42,13 @@ class Job:
     batch: bool
     log: Callable[[str], None]
 
+    @property
+    def is_here(self) -> bool:
+        """A server on this machine, which no proxy leads to."""
+        return httpx2.URL(self.endpoint.base_url).host in ("127.0.0.1", "localhost", "::1")
+
     def client_options(self) -> dict[str, Any]:
+        """For both of openai's clients, but for `http_client`."""
         timeout_s = self.endpoint.timeout_s
         return {
             "base_url": self.endpoint.base_url,
@@ -68,7 +74,7 @@ class Job:
             tokens = counted
         else:
             return outcome
-        usd = cost(self.endpoint.prices.get(model), *tokens, batch=self.batch)
+        usd = cost(self.endpoint.price(model), *tokens, batch=self.batch)
         estimated = counted is None and any(tokens)
         self.store.add(key, self.name, model, content, tokens=tokens, estimated=estimated, usd=usd)
         self.budget.spent += usd or 0.0

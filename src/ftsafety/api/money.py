@@ -22,7 +22,7 @@ def estimate(endpoint: Endpoint, requests: Iterable[ChatRequest], *, batch: bool
     """Most that requests are reckoned to cost: whole bodies, and replies as long as they may get."""
     total = 0.0
     for request in requests:
-        price = endpoint.prices.get(request.model)
+        price = endpoint.price(request.model)
         usd = cost(price, request.input_tokens, request.max_output_tokens, batch=batch)
         if usd is None:
             return None
@@ -32,7 +32,7 @@ def estimate(endpoint: Endpoint, requests: Iterable[ChatRequest], *, batch: bool
 
 def check_prices(name: str, endpoint: Endpoint, requests: Iterable[ChatRequest]) -> None:
     """A limit in dollars needs every price. Raises UserError naming the models without one."""
-    unknown = sorted({request.model for request in requests} - set(endpoint.prices))
+    unknown = sorted({r.model for r in requests if endpoint.price(r.model) is None})
     if unknown:
         raise UserError(
             f"max_usd is set, but the price of {', '.join(unknown)} is unknown",

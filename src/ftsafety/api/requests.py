@@ -59,9 +59,13 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """No reply. `reason` is short and holds no text of the request or the reply."""
+    """No reply. `reason` is short and holds no text of the request or the reply.
+
+    `rejected`: the endpoint answers others and will not answer this one, however often it is asked.
+    """
 
     reason: str
+    rejected: bool = False
 
 
 Outcome = Reply | Failure
@@ -114,4 +118,5 @@ def _withheld(raw: dict[str, Any]) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """Halves of surrogate pairs, which can be in JSON and in no file, become question marks."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None

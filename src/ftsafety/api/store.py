@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,8 +41,8 @@ CREATE TABLE IF NOT EXISTS batches (
 
 @dataclass(frozen=True)
 class Spending:
-    """Calls of a model at an endpoint. `usd` leaves out `unpriced` calls; `estimated` calls have token
-    counts that were reckoned from characters, since the endpoint gave none."""
+    """Calls of a model at an endpoint. `usd` leaves out `unpriced` calls (None: all are); `estimated` calls
+    have token counts that were reckoned from characters, since the endpoint gave none."""
 
     endpoint: str
     model: str
@@ -51,7 +51,7 @@ class Spending:
     unpriced: int
     input_tokens: int
     output_tokens: int
-    usd: float
+    usd: float | None
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,21 @@ class Store:
             Spending(*row)
             for row in self._rows(
                 "SELECT endpoint, model, COUNT(*), SUM(estimated), SUM(usd IS NULL), SUM(input_tokens),"
-                " SUM(output_tokens), TOTAL(usd) FROM replies GROUP BY endpoint, model ORDER BY 1, 2"
+                " SUM(output_tokens), SUM(usd) FROM replies GROUP BY endpoint, model ORDER BY 1, 2"
             )
         ]
+
+    def recent(self, endpoint: str, seconds: float) -> list[tuple[float, int]]:
+        """(seconds ago, tokens) of an endpoint's replies in the last `seconds`, the oldest first."""
+        now = datetime.now(UTC)
+        since = (now - timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        rows = self._rows(
+            "SELECT time, input_tokens + output_tokens FROM replies"
+            " WHERE endpoint = ? AND time >= ? ORDER BY id",
+            *(endpoint, since),
+        )
+        ages = [((now - datetime.fromisoformat(when)).total_seconds(), tokens) for when, tokens in rows]
+        return [(age, tokens) for age, tokens in ages if 0 <= age < seconds]
 
     def spent(self) -> float:
         """US dollars of all that was answered."""

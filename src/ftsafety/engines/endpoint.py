@@ -25,12 +25,13 @@ def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     assert isinstance(recipe, ApiModel)
     endpoint = plan.project.endpoints[recipe.endpoint]
     body = {"model": recipe.model, **recipe.parameters}
+    about = {"answers": 1, "endpoint": recipe.endpoint}  # models of one name can be different ones
     with Store(paths.REPLIES) as store:
 
         def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
             for sitting in sittings:
                 limited = body | {recipe.limit_parameter: sitting.max_new_tokens}
-                requests = requests_of(sitting, limited, {"answers": 1}, system_role=recipe.system_role)
+                requests = requests_of(sitting, limited, about, system_role=recipe.system_role)
                 replies = ask(
                     requests,
                     recipe.endpoint,
@@ -49,7 +50,12 @@ def served_answers(
 ) -> list[Answer]:
     """Greedy answers of a server that was started for us."""
     endpoint = Endpoint(
-        base_url=url, api_key_env=None, concurrency=256, requests_per_minute=10**9, tokens_per_minute=10**9
+        base_url=url,
+        api_key_env=None,
+        concurrency=256,
+        requests_per_minute=10**9,
+        tokens_per_minute=10**9,
+        timeout_s=3600,  # a reply is sent when it is whole, and many wait for one GPU
     )
     body: dict[str, Any] = {"model": model, "temperature": 0, "max_tokens": sitting.max_new_tokens}
     if recipe.template_arguments:
@@ -78,8 +84,11 @@ def answers_of(
     replies: dict[str, Reply | Failure],
     endpoint: str,
 ) -> list[Answer]:
-    """Raises UserError where a prompt got no reply: answers are whole, or are not published."""
-    found = [replies[request.key] for request in requests]
+    """Answers of all prompts; what the endpoint rejects for its content or length counts as withheld.
+
+    Raises UserError where a prompt got no reply: answers are whole, or are not published.
+    """
+    found = [_withheld_if_rejected(replies[request.key]) for request in requests]
     failures = [reply.reason for reply in found if isinstance(reply, Failure)]
     if failures:
         raise UserError(
@@ -92,6 +101,12 @@ def answers_of(
         for prompt, reply in zip(prompts, found, strict=True)
         if isinstance(reply, Reply)
     ]
+
+
+def _withheld_if_rejected(reply: Reply | Failure) -> Reply | Failure:
+    if isinstance(reply, Failure) and reply.rejected:
+        return Reply("", "content_filter", None, "", 0, 0)
+    return reply
 
 
 def _answer(prompt: Prompt, reply: Reply) -> Answer:

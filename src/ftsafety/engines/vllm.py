@@ -5,6 +5,7 @@ conversation is rendered by the same chat template as under transformers.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from ftsafety.engines.endpoint import served_answers
 from ftsafety.engines.hf import check_weights
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
-from ftsafety.records import weights_dir
+from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run
 from ftsafety.types import Answer
 
@@ -91,12 +92,19 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
 
         def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
             with ExitStack() as own:
-                url = start(own, weights_dir(run), {}) if run.trajectory.replaces_base else shared_url()
+                if run.trajectory.replaces_base:
+                    shared.close()  # one GPU does not hold both
+                    shared_url.cache_clear()
+                    url = start(own, weights_dir(run), {})
+                else:
+                    url = shared_url()
+                about = {"run": run.id, "weights": (trained(run) or {}).get("weights_sha256")}
                 model = run.id if run.id in adapters else BASE
                 for sitting in sittings:
-                    yield sitting.exam, served_answers(recipe, sitting, model, url, store, {"run": run.id})
+                    yield sitting.exam, served_answers(recipe, sitting, model, url, store, about)
 
         yield answer
+    shutil.rmtree(store_file.parent)  # answers are published; a job that is cut off finds its replies again
 
 
 def free_port() -> int:
@@ -124,6 +132,7 @@ def served(command: list[str], port: int) -> Iterator[str]:
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # proxies do not lead here
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -133,7 +142,7 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str
                 mend="its own message stands above in this log",
             )
         try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 (loopback)
+            with opener.open(url, timeout=5):
                 return
         except OSError:
             time.sleep(0.2)

@@ -108,7 +108,7 @@ def tables_of(path: Path) -> list[Path]:
     """A file, or the tables in a folder by their names. Raises UserError where there is none."""
     if path.is_file():
         return [path]
-    files = sorted(file for file in path.glob("*") if file.suffix.lower() in READERS)
+    files = sorted(file for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
     if not files:
         raise UserError(
             f"is no file and no folder with {', '.join(READERS)} (looked in {Path.cwd()})",

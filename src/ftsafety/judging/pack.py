@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from ftsafety import paths
 from ftsafety.answers import answered, publish_rows, rows_complete
@@ -39,13 +39,16 @@ def verdicts_identity(plan: Plan, run: Run, exam: Exam, judge: str) -> dict[str,
 
 
 def judge_identity(plan: Plan, judge: str) -> dict[str, Any]:
-    """What a judge's verdicts depend on besides the answers."""
+    """What a judge's verdicts depend on besides the answers, and nothing that only says how it is asked."""
     recipe = plan.project.judges[judge]
-    identity: dict[str, Any] = recipe.model_dump(mode="json")
+    identity: dict[str, Any] = recipe.model_dump(
+        mode="json", exclude={"endpoint": True, "mode": True, "batch_size": True, "prompt": {"path"}}
+    )
     if isinstance(recipe, LlmJudge):
-        from ftsafety.judging.llm import request_for
+        from ftsafety.judging.llm import PARSER_VERSION, request_for
 
-        identity["asks"] = request_for(recipe, NO_PROMPT, NO_ANSWER, 1).key  # covers every text that is sent
+        # The key covers every text that is sent.
+        identity |= {"asks": request_for(recipe, NO_PROMPT, NO_ANSWER, 1).key, "parser": PARSER_VERSION}
     elif isinstance(recipe, ClassifierJudge):
         identity["weights"] = plan.identity("models", recipe.model)
     return identity
@@ -58,26 +61,30 @@ def judged(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
     return rows_complete(rows, verdicts_identity(plan, run, exam, judge))
 
 
-def runs_locally(plan: Plan, judge: str) -> bool:
-    """Whether a judge is a model that needs hardware of its own, and so a job of its own."""
-    return plan.project.judges[judge].kind == "classifier"
+def way(plan: Plan, judge: str) -> Literal["rule", "api", "local"]:
+    """How a judge works: by rule, by an endpoint, or as a model that needs hardware of its own."""
+    return {"llm": "api", "classifier": "local"}.get(plan.project.judges[judge].kind, "rule")  # type: ignore[return-value]
 
 
-def judges_without_hardware(plan: Plan, pack: Pack) -> list[str]:
-    return [judge for judge in pack.judges if not runs_locally(plan, judge)]
+def judges_by_rule(plan: Plan, pack: Pack) -> list[str]:
+    """They cost nothing, and so grade a pack together, for all studies that share it."""
+    return [judge for judge in pack.judges if way(plan, judge) == "rule"]
 
 
-def judge_pack(plan: Plan, pack: Pack) -> None:
-    """Judge what is missing by all judges that need no hardware, and write the manifest."""
-    _judge_pack(plan, pack, judges_without_hardware(plan, pack), "judged.json")
+def manifest(plan: Plan, judge: str) -> str:
+    """Name of the file that says that a judge has graded a pack."""
+    return "judged.json" if way(plan, judge) == "rule" else f"judged-{judge}.json"
 
 
-def judge_pack_locally(plan: Plan, pack: Pack, judge: str) -> None:
-    """The same by one judge that is a model on this machine."""
-    _judge_pack(plan, pack, [judge], f"judged-{judge}.json")
+def judge_pack(plan: Plan, pack: Pack, judge: str | None = None) -> None:
+    """Judge what is missing, by one judge or by all that judge by rule, and write the manifest."""
+    if judge is None:
+        _judge_pack(plan, pack, judges_by_rule(plan, pack), "judged.json")
+    else:
+        _judge_pack(plan, pack, [judge], manifest(plan, judge))
 
 
-def _judge_pack(plan: Plan, pack: Pack, judges: list[str], manifest: str) -> None:
+def _judge_pack(plan: Plan, pack: Pack, judges: list[str], file: str) -> None:
     asked = [
         (run, exam, judge)
         for work in pack.work
@@ -88,20 +95,27 @@ def _judge_pack(plan: Plan, pack: Pack, judges: list[str], manifest: str) -> Non
     ]
     prompts: dict[str, list[Prompt]] = {}
     for judge in judges:
-        todo = [(run, exam) for run, exam, name in asked if name == judge and _lacks(plan, run, exam, judge)]
+        of_judge = [(run, exam) for run, exam, name in asked if name == judge]
+        todo = [
+            (run, exam)
+            for run, exam in of_judge
+            if not judged(plan, run, exam, judge) or n_failed(plan, run, exam, judge)
+        ]
         if todo:
             _judge_runs(plan, pack, judge, todo, prompts)
     written: dict[str, dict[str, str]] = {run.folder: {} for run in pack.runs}
     for run, exam, judge in asked:
         rows = paths.verdicts_file(run.folder, exam.name, judge)
         written[run.folder][f"{exam.name}.{judge}"] = sha256_file(rows)
-    write_json(paths.pack_dir(pack.id) / manifest, written)
+    write_json(paths.pack_dir(pack.id) / file, written)
 
 
-def _lacks(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
-    """Whether verdicts are missing, or could not be had when they were asked for."""
-    rows = paths.verdicts_file(run.folder, exam.name, judge)
-    return not judged(plan, run, exam, judge) or any(r["status"] == "judge_failed" for r in read_rows(rows))
+def n_failed(plan: Plan, run: Run, exam: Exam, judge: str) -> int:
+    """Verdicts that could not be had when they were asked for: the next call of the judge asks again."""
+    if way(plan, judge) != "api":
+        return 0
+    rows = read_rows(paths.verdicts_file(run.folder, exam.name, judge))
+    return sum(row["status"] == "judge_failed" for row in rows)
 
 
 def _judge_runs(
@@ -167,7 +181,7 @@ def _opened(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Itera
 
 @contextmanager
 def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Iterator[Judge]:
-    """All first questions of the pack go in one call (one batch, one estimate); replies are kept."""
+    """All questions of an attempt go in one call (one batch, one estimate); replies are kept."""
     from ftsafety.api.client import ask
     from ftsafety.api.store import Store
     from ftsafety.judging import llm
@@ -186,16 +200,23 @@ def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> It
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
 
-        with_text = [pair for pair in pairs if pair[1]["status"] not in ("empty", "filtered")]
-        known = ask_all([llm.request_for(recipe, prompt, answer, 1) for prompt, answer in with_text])
-
-        def ask_unknown(requests: Any) -> Any:
-            missing = [request for request in requests if request.key not in known]
-            if missing:
-                known.update(ask_all(missing))
-            return {request.key: known[request.key] for request in requests}
-
-        yield lambda prompts, answers, is_utility: llm.judge_rows(recipe, prompts, answers, ask_unknown)
+        known: dict[str, Any] = {}
+        todo = [pair for pair in pairs if pair[1]["status"] not in ("empty", "filtered")]
+        for attempt in range(1, recipe.attempts + 1):
+            requests = [llm.request_for(recipe, prompt, answer, attempt) for prompt, answer in todo]
+            known |= ask_all(requests) if requests else {}
+            replies = [known[request.key] for request in requests]
+            todo = [
+                (prompt, answer)
+                for (prompt, answer), reply in zip(todo, replies, strict=True)
+                if llm.parse(recipe, prompt, answer, reply)["status"] == "unparsable"
+            ]
+        yield lambda prompts, answers, is_utility: llm.judge_rows(
+            recipe,
+            prompts,
+            answers,
+            lambda requests: {request.key: known[request.key] for request in requests},
+        )
 
 
 def _classifier(plan: Plan, recipe: ClassifierJudge) -> Judge:

@@ -5,13 +5,15 @@ from decimal import Decimal
 
 from ftsafety.errors import UserError
 from ftsafety.judging import ifeval
+from ftsafety.judging.verdicts import verdict
 from ftsafety.types import Answer, Prompt, Verdict
 
 #: 1,234.50 or 1234.5; a minus sign is one only where no word or number stands before it.
 _NUMBER = r"(?:(?<![\w.)])-)?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 #: The first number in the sentence after an announcement, or what an equation there comes to.
 _ANNOUNCED = re.compile(
-    rf"(?:####|answer is)(?:(?:[^.!?\n]|\.\d){{0,80}}=)?[^\d.!?-]{{0,60}}({_NUMBER})", re.IGNORECASE
+    rf"(?:####|answer is|answer:|boxed)(?:(?:[^.!?\n]|\.\d){{0,80}}=)?[^\d.!?-]{{0,60}}({_NUMBER})",
+    re.IGNORECASE,
 )
 
 
@@ -34,20 +36,11 @@ def grade(prompt: Prompt, answer: Answer) -> Verdict:
             "a prompt has neither a target nor instructions to check",
             mend="grade this benchmark by another judge; kind task is for the formats gsm8k and ifeval",
         )
-    return {
-        "prompt_id": prompt["prompt_id"],
-        "score": None,
-        "task_score": float(right),
-        "refused": None,
-        "coherent": None,
-        "status": "scored",
-        "answer_status": answer["status"],
-        "reason": reason,
-    }
+    return verdict(answer, reason, coherent=None, task_score=float(right))
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number after the last "####" or "answer is", else the last number of a text.
+    """The number after the last "####", "answer is", "answer:" or \\boxed, else the last number of a text.
 
     Thousands' commas, currencies, units and the marks of LaTeX and markdown are no part of it.
     """
