@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 from pathlib import Path
 
 from ftsafety.cli import user_errors
@@ -32,6 +33,7 @@ def main() -> None:
     checksum = commands.add_parser("checksum", help="sha256 of a file, or of a folder's safetensors")
     checksum.add_argument("path", type=Path)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other commands end in `| head`
     with user_errors():
         _run(arguments)
 

@@ -30,7 +30,8 @@ def findings(study: Study, cells: pd.DataFrame) -> list[dict[str, str]]:
         {
             "grid": name,
             "title": grid.figure.title,
-            "claim": grid.figure.claim,
+            # That categories differ is not what is tested here.
+            "claim": "" if grid.figure.kind == "categories" else grid.figure.claim,
             "tested": tested,
             "judge": judge,
             **conclude(pairs),

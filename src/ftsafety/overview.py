@@ -100,7 +100,8 @@ def plan_table(plan: Plan, name: str) -> str:
         f"  answers         {answers}",
         f"  judgements      {judgements}",
         *_paid(plan, study, states, prompts),
-        f"  disk            about {_disk_mb(plan, states, answers + judgements):.0f} MB more",
+        f"  disk            about {_size(_disk_mb(plan, states, answers + judgements))} more that stays"
+        f"{_passing_disk(plan, name, training)}",
         *_to_do(plan, name),
         "",
         _by_dataset(states),
@@ -116,9 +117,13 @@ def _to_do(plan: Plan, name: str) -> list[str]:
     gated = [
         r.page for r in recipes if isinstance(r, Remote) and r.gated and r.lock_key not in plan.project.lock
     ]
+    by_mend: dict[str, list[UserError]] = {}
+    for error in missing(plan, [name]):
+        by_mend.setdefault(error.mend, []).append(error)
     lines = [
-        f"    {str(error).splitlines()[0]}\n    {str(error).splitlines()[1]}"
-        for error in missing(plan, [name])
+        f"    {mend}\n      {errors[0].message}"
+        + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
+        for mend, errors in by_mend.items()
     ]
     lines += [f"    {page} grants access by hand; then HF_TOKEN, or `hf auth login`" for page in gated]
     return ["", "  before it can run:", *lines] if lines else []
@@ -207,11 +212,41 @@ def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
     return n_rows * 400 / 1e6 + weights
 
 
+def _passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
+    """What is downloaded into the hub's cache, and what a training job holds until its runs have answered."""
+    models = plan.project.models
+    to_fetch = [
+        _model_mb(plan, name)
+        for name in plan.entries([study])["models"]
+        if models[name].source == "hub" and not plan.fetched_file("models", name).exists()
+    ]
+    held: list[float] = [
+        sum(len(work.epochs) for work in pack.work if work.trajectory.replaces_base)
+        * _model_mb(plan, pack.model)
+        + (
+            7 * _model_mb(plan, pack.model)
+            if plan.project.local_model(pack.model).checkpoint_every_steps
+            else 0
+        )
+        for pack in training
+    ]
+    fetched = f"; downloads of {_size(sum(to_fetch))}" if to_fetch else ""
+    return fetched + (f"; up to {_size(max(held))} a training job meanwhile" if any(held) else "")
+
+
+def _size(mb: float) -> str:
+    return f"{mb / 1000:.1f} GB" if mb >= 1000 else f"{mb:.0f} MB"
+
+
 def _model_mb(plan: Plan, model: str) -> float:
     recipe = plan.project.models[model]
     if recipe.source == "hub":
         return recipe.size_b * {"float32": 4000, "bfloat16": 2000}[recipe.dtype]
-    return sum(f.stat().st_size for f in plan.model_dir(model).glob("*.safetensors")) / 1e6
+    return 0 if recipe.source == "api" else _folder_mb(plan.model_dir(model))
+
+
+def _folder_mb(folder: Path) -> float:
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6
 
 
 def _by_dataset(states: list[RunState]) -> str:
@@ -256,8 +291,8 @@ def status_table(plan: Plan, name: str) -> str:
     if not (judged_all and (paths.study_dir(name) / "report.html").exists()):
         lines += [
             "  to go on: what is complete is skipped, so only the rest and what failed runs",
-            "    snakemake --profile profiles/local --unlock   # only if a Snakemake was killed",
-            f"    snakemake --profile profiles/local {name}",
+            "    snakemake --profile profiles/<yours> --unlock   # only if a Snakemake was killed",
+            f"    snakemake --profile profiles/<yours> {name}",
         ]
     return "\n".join(lines)
 
@@ -269,7 +304,7 @@ def _not_judged(plan: Plan, states: list[RunState], name: str) -> list[str]:
         for exam in plan.studies[name].exams_of[state.run.id] if state.state == "judged" else ():
             for judge in plan.judges_of(name, exam.benchmark):
                 failed[judge] += n_failed(plan, state.run, exam, judge)
-    again = f"ask again: snakemake --profile profiles/local {name} --forcerun judge_by_api"
+    again = f"ask again: snakemake --profile profiles/<yours> {name} --forcerun judge_by_api"
     return [f"  not judged      {n} answers by {judge}; {again}" for judge, n in failed.items() if n]
 
 

@@ -23,7 +23,7 @@ from ftsafety.files import private_dir, sha256_file, write_json
 from ftsafety.paths import RESULTS
 
 GITHUB_FILES = RESULTS / "github"
-PREFETCH = "snakemake --profile profiles/local <study> --until prefetch"
+PREFETCH = "snakemake --profile profiles/<yours> <study> --until prefetch"
 #: Bytes from which a checksum takes long enough to say so.
 BIG = 10**9
 

@@ -75,7 +75,7 @@ def build_report(
     banner. Figures are read from `figures_folder` as `<grid>.svg`, else `.png`; one that is absent
     is said to be. `agreement` is that of `agreement.csv`; `left_out` has the categories that the config
     leaves out, by benchmark; `spending` rows have endpoint, model, calls, input_tokens, output_tokens and
-    usd (None: price unknown); `sources` rows have what, repo, commit, licence and page.
+    usd (None: price unknown); `sources` rows have what, where, version, licence and page.
     """
     shown = {key: value for key, value in provenance.items() if key != "is_toy"}
     environment = Environment(

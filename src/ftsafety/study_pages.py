@@ -78,19 +78,25 @@ def left_out(plan: Plan, study: str) -> dict[str, list[str]]:
 
 
 def sources(plan: Plan, study: str) -> list[dict[str, Any]]:
-    """What a study uses of the hub or GitHub: what, repo, commit (None: not locked), licence, page."""
-    lock = plan.project.lock
-    return [
-        {
-            "what": what,
-            "repo": recipe.repo,
-            "commit": lock[recipe.lock_key].commit if recipe.lock_key in lock else None,
-            "licence": recipe.licence,
-            "page": recipe.page,
-        }
-        for what, recipe in _recipes(plan, study).items()
-        if isinstance(recipe, Remote)
-    ]
+    """Where what a study uses comes from, if it is not made here: what, where, version, licence, page.
+
+    `version` is a commit, or the beginning of a file's sha256; None where nothing pins it.
+    """
+    found = []
+    for what, recipe in _recipes(plan, study).items():
+        row = {"what": what, "version": None, "licence": "", "page": ""}
+        if isinstance(recipe, Remote):
+            locked = plan.project.lock.get(recipe.lock_key)
+            row |= {"where": recipe.repo, "licence": recipe.licence, "page": recipe.page}
+            row["version"] = locked.commit if locked else None
+        elif recipe.source == "path":
+            row |= {"where": recipe.path, "version": f"sha256 {recipe.sha256[:16]}"}
+        elif recipe.source == "api":
+            row |= {"where": f"{recipe.model} at {recipe.endpoint}", "page": ""}
+        else:
+            continue
+        found.append(row)
+    return found
 
 
 def _recipes(plan: Plan, study: str) -> dict[str, Any]:

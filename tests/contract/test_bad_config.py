@@ -507,7 +507,7 @@ def test_what_is_not_pinned_stops_a_run_and_not_a_plan(root: Path) -> None:
     with pytest.raises(UserError) as caught:
         check_ready(plan, ["own"])
     assert_error(caught.value, "config/models.yaml", "hub-model", "a/b is not pinned", "make lock")
-    assert "before it can run:\n    config/models.yaml: hub-model" in plan_table(plan, "own")
+    assert "before it can run:\n    make lock STUDY=own" in plan_table(plan, "own")
 
 
 def test_a_key_is_asked_for_before_any_job(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             | {"usd": None}
         ],
         sources=[
-            {"what": "benchmark", "repo": synthetic.HOSTILE, "commit": "0" * 40, "licence": synthetic.HOSTILE}
+            {
+                "what": "benchmark",
+                "where": synthetic.HOSTILE,
+                "version": "0" * 40,
+                "licence": synthetic.HOSTILE,
+            }
             | {"page": f"https://example.org/{synthetic.HOSTILE}"}
         ],
     )

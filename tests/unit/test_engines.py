@@ -197,6 +197,36 @@ def test_a_model_behind_an_endpoint_is_asked_once_under_the_template(
     assert server.calls == n_calls
 
 
+def test_models_of_one_name_at_two_endpoints_are_asked_apart(api_plan: tuple[Plan, ApiStandIn]) -> None:
+    plan, server = api_plan
+    (pack,) = plan.packs.values()
+    answer_pack(plan, pack)
+    here = plan.project.endpoints["there"]
+    with ApiStandIn(respond=lambda body: "another") as other:
+        endpoints = yaml.safe_load(Path("config/endpoints.yaml").read_text())
+        edit(Path("config/endpoints.yaml"), elsewhere=endpoints["there"] | {"base_url": other.url})
+        edit(
+            Path("config/models.yaml"),
+            behind={"source": "api", "endpoint": "elsewhere", "model": "some-model"},
+        )
+        moved = load_plan(Path())
+        answer_pack(moved, next(iter(moved.packs.values())))
+        assert other.calls == len(PROMPTS) == server.calls and here.base_url == server.url
+
+
+def test_a_prompt_that_the_endpoint_rejects_is_withheld_and_blocks_no_other(
+    api_plan: tuple[Plan, ApiStandIn],
+) -> None:
+    plan, server = api_plan
+    (pack,) = plan.packs.values()
+    server.script("400", None, where=lambda body: "bafin" in str(body))
+    server.respond = lambda body: "half a pair: \ud83d"  # JSON can hold it, a file cannot
+    answer_pack(plan, pack)
+    rows = list(read_rows(paths.answers_file(pack.runs[0].folder, "own")))
+    assert [row["status"] for row in rows] == ["filtered", *["complete"] * 3]
+    assert rows[1]["answer"] == "half a pair: ?"
+
+
 def test_answers_that_did_not_come_are_no_answers_and_the_others_are_kept(
     api_plan: tuple[Plan, ApiStandIn],
 ) -> None:

@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.runs import Run, Trajectory
-from ftsafety.workflow import packs_pattern
+from ftsafety.workflow import judged_packs, judges_digest, packs_pattern
 
 FIXED = {
     "model": "embedded-0",
@@ -319,6 +319,34 @@ def test_a_judge_is_asked_about_what_it_grades_and_the_first_that_grades_is_the_
     plan = load_plan(root)
     assert plan.judges_of("a", "secrets") == ["keyword", "exact"]
     assert plan.judges_of("a", "tasks") == ["exact"]
+
+
+def test_a_study_asks_for_no_other_studys_paid_judge_of_a_pack_they_share(root: Path) -> None:
+    add_study(root, "a", {})
+    judge = {"kind": "llm", "endpoint": "openai", "model": "m", "policy": "merged"}
+    add_entries(root, "judges", paid=judge)
+    add_study(root, "b", {}, judges=["exact", "paid"])
+    plan = load_plan(root)
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    assert pack.studies == {"a", "b"}
+    of = {study: {Path(f).name for f in judged_packs(plan, study)} for study in ("a", "b")}
+    assert of == {"a": {"judged.json"}, "b": {"judged.json", "judged-paid.json"}}
+
+
+def test_what_a_judge_is_asked_is_a_reason_to_judge_again_and_how_it_is_asked_is_none(root: Path) -> None:
+    judge = {"kind": "llm", "endpoint": "openai", "model": "m", "policy": "merged"}
+    digests = []
+    for changed in ({}, {"mode": "batch", "endpoint": "local"}, {"policy": "meta"}):
+        add_entries(root, "judges", paid=judge | changed)
+        add_study(root, "a", {}, judges=["paid"])
+        plan = load_plan(root)
+        digests.append(judges_digest(plan, next(iter(plan.packs.values())), ["paid"]))
+    add_entries(root, "judges", paid=judge)
+    benchmarks = yaml.safe_load((root / "config/benchmarks.yaml").read_text())
+    add_entries(root, "benchmarks", secrets=benchmarks["secrets"] | {"max_new_tokens": 40})
+    plan = load_plan(root)
+    digests.append(judges_digest(plan, next(iter(plan.packs.values())), ["paid"]))
+    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_a_model_behind_an_endpoint_is_one_local_pack_without_hardware(root: Path) -> None:

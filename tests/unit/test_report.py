@@ -127,7 +127,7 @@ def test_unscored_answers_are_told_apart_by_their_reason(folder: Path) -> None:
 
 
 def test_failed_verdicts_come_with_the_command_that_asks_again(folder: Path) -> None:
-    command = "snakemake --profile profiles/local made-up --forcerun judge"
+    command = "snakemake --profile profiles/&lt;yours&gt; made-up --forcerun judge_by_api"
     assert command in page(folder)
     assert command not in page(folder, scores=SCORES.assign(n_judge_failed=0))
 
@@ -162,7 +162,7 @@ def test_paid_calls_are_counted(folder: Path) -> None:
 
 
 def test_sources_have_licence_commit_and_page(folder: Path) -> None:
-    hub = {"what": "benchmark b", "repo": "owner/name", "commit": "c0ffee", "licence": "cc-by-4.0"}
+    hub = {"what": "benchmark b", "where": "owner/name", "version": "c0ffee", "licence": "cc-by-4.0"}
     html = page(folder, sources=[{**hub, "page": "https://huggingface.co/datasets/owner/name"}])
     row = html.split("<h3>Sources</h3>")[1].split("<tbody>")[1].split("</tbody>")[0]
     for text in ("benchmark b", "owner/name", "c0ffee", "cc-by-4.0"):

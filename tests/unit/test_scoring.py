@@ -253,5 +253,5 @@ def test_sources_and_left_out_categories_come_from_the_config(tmp_path: Path) ->
     found = {source["what"]: source for source in sources(plan, "t")}
     assert list(found) == ["model asked", "model guard", "benchmark harm"]
     assert found["model guard"]["page"] == "https://huggingface.co/owner/guard"
-    assert found["model guard"]["commit"] is None and found["benchmark harm"]["commit"] == "0" * 40
+    assert found["model guard"]["version"] is None and found["benchmark harm"]["version"] == "0" * 40
     assert found["benchmark harm"]["licence"] == "mit"

@@ -151,7 +151,7 @@ def test_plan_before_and_after(fresh: Path, smoke: Path) -> None:
 
 
 def test_status_says_how_to_go_on(fresh: Path, smoke: Path) -> None:
-    assert "snakemake --profile profiles/local smoke" in ftsafety(fresh, "status", "smoke")
+    assert "snakemake --profile profiles/<yours> smoke" in ftsafety(fresh, "status", "smoke")
     assert ftsafety(smoke, "status", "smoke").startswith("study smoke: 5 of 5 runs judged")
 
 

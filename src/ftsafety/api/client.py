@@ -107,6 +107,7 @@ class Limiter:
         self._sent: deque[tuple[float, int]] = deque()
         self._sent_tokens = 0
         self._turn = asyncio.Lock()
+        self.is_waiting = False
 
     def remember(self, sent: Iterable[tuple[float, int]]) -> None:
         """(seconds ago, tokens) of what was sent before, the oldest first."""
@@ -119,10 +120,12 @@ class Limiter:
         tokens = min(tokens, self.tokens)  # a request above the limit goes alone
         async with self._turn:
             while self._is_full(tokens):
+                self.is_waiting = True
                 if stopped():
                     return
                 pause = self._sent[0][0] + self.minute_s - time.monotonic()
                 await asyncio.sleep(min(max(pause, 0.001), 1.0))
+            self.is_waiting = False
             self._sent.append((time.monotonic(), tokens))
             self._sent_tokens += tokens
 
@@ -137,6 +140,7 @@ class _Progress:
     """What has come back in this call. `stop` set: nothing more is sent."""
 
     job: Job
+    limiter: Limiter
     n_total: int
     priced: bool
     refusals_are_rows: bool
@@ -181,7 +185,9 @@ class _Progress:
     def log(self) -> None:
         failures = len(self.outcomes) - self.n_replies
         spent = dollars(self.job.budget.spent) + " spent in all" if self.priced else "price unknown"
-        self.job.log(f"{self.job.name}: {len(self.outcomes)}/{self.n_total} done, {failures} failed, {spent}")
+        limit = "; waits for requests_per_minute or tokens_per_minute" if self.limiter.is_waiting else ""
+        done = f"{len(self.outcomes)}/{self.n_total} done, {failures} failed"
+        self.job.log(f"{self.job.name}: {done}, {spent}{limit}")
 
     async def log_now_and_then(self) -> None:
         while True:
@@ -193,8 +199,8 @@ async def _ask_all(
     job: Job, missing: Mapping[str, ChatRequest], *, refusals_are_rows: bool
 ) -> dict[str, Outcome]:
     priced = any(job.endpoint.price(request.model) for request in missing.values())
-    progress = _Progress(job, len(missing), priced, refusals_are_rows)
     limiter = Limiter(job.endpoint.requests_per_minute, job.endpoint.tokens_per_minute, MINUTE_S)
+    progress = _Progress(job, limiter, len(missing), priced, refusals_are_rows)
     limiter.remember(job.store.recent(job.name, MINUTE_S))  # calls follow each other in one minute
     queue = iter(missing.values())
     http = openai.DefaultAsyncHttpxClient(trust_env=False) if job.is_here else None
