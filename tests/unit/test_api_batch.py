@@ -296,3 +296,16 @@ def test_open_batches_count_against_the_budget(server: ApiStandIn, store: Store)
     limit = store.promised() * 1.1
     with pytest.raises(UserError, match=r"budget reached: spent \$0 of .* reckoned for what is in flight"):
         ask(chats(9)[4:], "local", server.endpoint(price=True), store, max_usd=limit, log=print)
+
+
+def test_a_batch_that_nobody_waits_for_any_more_is_collected_once_it_has_ended(
+    server: ApiStandIn, store: Store
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
+        patch.setattr("ftsafety.api.batch.time.sleep", crash)
+        run(server, store, chats(4))
+    assert store.promised() > 0
+    for number in range(3):  # other requests, until the batch has ended
+        assert texts(run(server, store, [ChatRequest(chats(1)[0].body, {"attempt": number})])) == answers(1)
+    assert store.promised() == 0
+    assert texts(run(server, store, chats(4))) == answers(4) and server.count("POST /batches") == 4

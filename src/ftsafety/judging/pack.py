@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Literal
 
 from ftsafety import paths
@@ -17,7 +18,7 @@ from ftsafety.types import Answer, Prompt, Verdict
 #: (prompts, their answers, whether the benchmark is one of utility) → verdicts in the same order.
 Judge = Callable[[list[Prompt], list[Answer], bool], list[Verdict]]
 
-
+#: A request about them holds every fixed text that a judge is sent, and no other.
 NO_PROMPT: Prompt = {"prompt_id": "", "category": "", "cluster": "", "instruction": ""}
 NO_ANSWER: Answer = {
     "prompt_id": "",
@@ -38,8 +39,12 @@ def verdicts_identity(plan: Plan, run: Run, exam: Exam, judge: str) -> dict[str,
     }
 
 
+@cache
 def judge_identity(plan: Plan, judge: str) -> dict[str, Any]:
-    """What a judge's verdicts depend on besides the answers, and nothing that only says how it is asked."""
+    """What a judge's verdicts depend on besides the answers, and nothing that only says how it is asked.
+
+    Asked for every pack at parse time, and the same for all.
+    """
     recipe = plan.project.judges[judge]
     identity: dict[str, Any] = recipe.model_dump(
         mode="json", exclude={"endpoint": True, "mode": True, "batch_size": True, "prompt": {"path"}}
@@ -47,7 +52,6 @@ def judge_identity(plan: Plan, judge: str) -> dict[str, Any]:
     if isinstance(recipe, LlmJudge):
         from ftsafety.judging.llm import PARSER_VERSION, request_for
 
-        # The key covers every text that is sent.
         identity |= {"asks": request_for(recipe, NO_PROMPT, NO_ANSWER, 1).key, "parser": PARSER_VERSION}
     elif isinstance(recipe, ClassifierJudge):
         identity["weights"] = plan.identity("models", recipe.model)
