@@ -4,59 +4,23 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ftsafety import paths
-from ftsafety.answers import answered
-from ftsafety.config import ApiModel, Endpoint, Remote
+from ftsafety.config import Remote
+from ftsafety.costs import disk_mb, gpu_hours, n_prompts, paid, passing_disk, size
 from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs
-from ftsafety.judging.pack import judged, manifest, n_failed, way
-from ftsafety.plan import Exam, Pack, Plan, StudyPlan
+from ftsafety.judging.pack import manifest, n_failed, way
+from ftsafety.plan import Pack, Plan, StudyPlan
 from ftsafety.ready import missing
-from ftsafety.records import diverged, trained, weights_dir
-from ftsafety.runs import Run
+from ftsafety.records import trained
+from ftsafety.states import RunState, run_states
 
 #: Rule → manifest of the pack that it writes when it is done.
 PACK_STAGES = {"train": "trained", "generate": "answered"}
 #: Way of a judge → its rule.
 JUDGE_RULES = {"rule": "judge", "api": "judge_by_api", "local": "judge_locally"}
-
-
-@dataclass(frozen=True)
-class RunState:
-    run: Run
-    state: str  # judged, answered, trained, diverged, dropped or to train
-    lacks_answers: tuple[Exam, ...]
-    lacks_verdicts: tuple[tuple[Exam, str], ...]  # (exam, judge)
-
-
-def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
-    for run in study.runs.values():
-        if diverged(run):
-            yield RunState(run, "diverged", (), ())
-            continue
-        exams = study.exams_of[run.id]
-        lacks_answers = tuple(exam for exam in exams if not answered(plan, run, exam))
-        lacks_verdicts = tuple(  # verdicts on answers that are made again are made again too
-            (exam, judge)
-            for exam in exams
-            for judge in plan.judges_of(study.name, exam.benchmark)
-            if exam in lacks_answers or not judged(plan, run, exam, judge)
-        )
-        if not lacks_verdicts:
-            state = "judged"
-        elif not lacks_answers:
-            state = "answered"
-        elif run.trajectory.is_initial or weights_dir(run).exists():
-            state = "trained"
-        elif trained(run) and run.trajectory.replaces_base:
-            state = "dropped"
-        else:
-            state = "to train"
-        yield RunState(run, state, lacks_answers, lacks_verdicts)
 
 
 def plan_table(plan: Plan, name: str) -> str:
@@ -72,15 +36,15 @@ def plan_table(plan: Plan, name: str) -> str:
     unfinished = {s.run.folder for s in states if s.state not in ("judged", "diverged")}
     open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
     training = [p for p in open_packs if p.trains]
-    prompts = {benchmark: _n_prompts(plan, benchmark) for benchmark in study.benchmarks}
+    prompts = {benchmark: n_prompts(plan, benchmark) for benchmark in study.benchmarks}
     answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
     judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
     judging = {job: judge for pack in open_packs for job, judge in _judging(plan, name, pack)}
     jobs = {"train": len(training), "generate": len(open_packs)} | Counter(rule for rule, _ in judging)
     local = [judge for (rule, _), judge in judging.items() if rule == "judge_locally"]
-    hours = sum(_gpu_hours(plan, pack.model) for pack in training)
-    hours += sum(_gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
-    hours += sum(_gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for judge in local)
+    hours = sum(gpu_hours(plan, pack.model) for pack in training)
+    hours += sum(gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
+    hours += sum(gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for judge in local)
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
         "",
@@ -99,9 +63,9 @@ def plan_table(plan: Plan, name: str) -> str:
         f"  GPU-hours       at most {hours:.1f} (GPUs × time limit of the jobs)",
         f"  answers         {answers}",
         f"  judgements      {judgements}",
-        *_paid(plan, study, states, prompts),
-        f"  disk            about {_size(_disk_mb(plan, states, answers + judgements))} more that stays"
-        f"{_passing_disk(plan, name, training)}",
+        *paid(plan, study, states, prompts),
+        f"  disk            about {size(disk_mb(plan, states, answers + judgements))} more that stays"
+        f"{passing_disk(plan, name, training)}",
         *_to_do(plan, name),
         "",
         _by_dataset(states),
@@ -143,110 +107,6 @@ def _steps_left(plan: Plan, study: StudyPlan, states: list[RunState]) -> int:
             key = state.run.trajectory.hash8
             longest[key] = max(longest.get(key, 0), plan.steps(state.run))
     return sum(longest.values())
-
-
-def _gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
-    """Most that a job of a model takes; answering takes one GPU."""
-    recipe = plan.project.models[model]
-    if isinstance(recipe, ApiModel):
-        return 0
-    gpus = min(recipe.hardware.gpus, 1) if answering else recipe.hardware.gpus
-    return gpus * recipe.hardware.runtime_min / 60
-
-
-def _n_prompts(plan: Plan, benchmark: str) -> int:
-    """As the owner of a remote benchmark says where it is not fetched yet."""
-    from ftsafety.prepare import benchmark_prompts
-
-    path, recipe = plan.benchmark_file(benchmark), plan.project.benchmarks[benchmark]
-    if path.exists():
-        with path.open() as stream:
-            return sum(1 for _ in stream)
-    return recipe.n if isinstance(recipe, Remote) else len(benchmark_prompts(plan, benchmark))
-
-
-#: Tokens of a typical call, for estimates before anything is asked: instruction, answer, the judge's frame.
-INSTRUCTION, ANSWER, FRAME, VERDICT = 60, 300, 900, 250
-
-
-def _paid(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[str, int]) -> list[str]:
-    """A line for each endpoint and model that is asked, with dollars where the price is known."""
-    project = plan.project
-    calls: dict[tuple[str, str, str], Counter[str]] = {}
-    for state in states:
-        model = project.models[state.run.trajectory.model]
-        if isinstance(model, ApiModel):
-            tokens = {"calls": 1, "input": INSTRUCTION, "output": ANSWER}
-            for exam in state.lacks_answers:
-                _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
-        for exam, name in state.lacks_verdicts:
-            judge = project.judges[name]
-            if judge.kind == "llm":
-                tokens = {"calls": 1, "input": FRAME + INSTRUCTION + ANSWER, "output": VERDICT}
-                _count(calls, (judge.endpoint, judge.model, judge.mode), tokens, prompts[exam.benchmark])
-    return [
-        f"  API calls       {n['calls']} to {model} at {endpoint}: about {n['input'] / 1e6:.1f} M tokens in, "
-        f"{n['output'] / 1e6:.1f} M out, {_dollars(project.endpoints[endpoint], model, mode, n)}"
-        for (endpoint, model, mode), n in calls.items()
-    ] or ["  API calls       0"]
-
-
-def _count(calls: dict[Any, Counter[str]], key: Any, tokens: dict[str, int], n: int) -> None:
-    calls.setdefault(key, Counter()).update({what: count * n for what, count in tokens.items()})
-
-
-def _dollars(endpoint: Endpoint, model: str, mode: str, n: Counter[str]) -> str:
-    price = endpoint.price(model)
-    if price is None:
-        return "price unknown (config/endpoints.yaml)"
-    usd = (n["input"] * price.input_usd + n["output"] * price.output_usd) / 1e6
-    usd *= price.batch_factor if mode == "batch" else 1
-    return f"{usd:.2f} USD (prices of {price.date})" if usd else "nothing to pay"
-
-
-def _disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
-    """Answers and verdicts at 400 bytes a row, full weights as large as the base model's."""
-    to_train = [s.run for s in states if s.state in ("to train", "dropped")]
-    kept = to_train if plan.project.settings.keep_weights else []
-    weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if run.trajectory.replaces_base)
-    return n_rows * 400 / 1e6 + weights
-
-
-def _passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
-    """What is downloaded into the hub's cache, and what a training job holds until its runs have answered."""
-    models = plan.project.models
-    to_fetch = [
-        _model_mb(plan, name)
-        for name in plan.entries([study])["models"]
-        if models[name].source == "hub" and not plan.fetched_file("models", name).exists()
-    ]
-    held: list[float] = [
-        sum(len(work.epochs) for work in pack.work if work.trajectory.replaces_base)
-        * _model_mb(plan, pack.model)
-        + (
-            7 * _model_mb(plan, pack.model)
-            if plan.project.local_model(pack.model).checkpoint_every_steps
-            else 0
-        )
-        for pack in training
-    ]
-    fetched = f"; downloads of {_size(sum(to_fetch))}" if to_fetch else ""
-    return fetched + (f"; up to {_size(max(held))} a training job meanwhile" if any(held) else "")
-
-
-def _size(mb: float) -> str:
-    return f"{mb / 1000:.1f} GB" if mb >= 1000 else f"{mb:.0f} MB"
-
-
-def _model_mb(plan: Plan, model: str) -> float:
-    recipe = plan.project.models[model]
-    if recipe.source == "hub":
-        return recipe.size_b * {"float32": 4000, "bfloat16": 2000}[recipe.dtype]
-    return 0 if recipe.source == "api" else _folder_mb(plan.model_dir(model))
-
-
-def _folder_mb(folder: Path) -> float:
-    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6
 
 
 def _by_dataset(states: list[RunState]) -> str:

@@ -14,9 +14,10 @@ from workflow_project import python_path
 from ftsafety import paths
 from ftsafety.answers import answers_identity, publish_rows
 from ftsafety.judging.pack import verdicts_identity
-from ftsafety.overview import plan_table, run_states, status_table
+from ftsafety.overview import plan_table, status_table
 from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.prepare import benchmark_prompts
+from ftsafety.states import run_states
 
 
 def ftsafety(folder: Path, *arguments: str) -> str:

@@ -1,0 +1,113 @@
+"""What is left of a study costs: GPU-hours and dollars at most, and disk."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ftsafety.config import ApiModel, Endpoint, Remote
+from ftsafety.plan import Pack, Plan, StudyPlan
+from ftsafety.states import RunState
+
+
+def gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
+    """Most that a job of a model takes; answering takes one GPU."""
+    recipe = plan.project.models[model]
+    if isinstance(recipe, ApiModel):
+        return 0
+    gpus = min(recipe.hardware.gpus, 1) if answering else recipe.hardware.gpus
+    return gpus * recipe.hardware.runtime_min / 60
+
+
+def n_prompts(plan: Plan, benchmark: str) -> int:
+    """As the owner of a remote benchmark says where it is not fetched yet."""
+    from ftsafety.prepare import benchmark_prompts
+
+    path, recipe = plan.benchmark_file(benchmark), plan.project.benchmarks[benchmark]
+    if path.exists():
+        with path.open() as stream:
+            return sum(1 for _ in stream)
+    return recipe.n if isinstance(recipe, Remote) else len(benchmark_prompts(plan, benchmark))
+
+
+#: Tokens of a typical call, for estimates before anything is asked: instruction, answer, the judge's frame.
+INSTRUCTION, ANSWER, FRAME, VERDICT = 60, 300, 900, 250
+
+
+def paid(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[str, int]) -> list[str]:
+    """A line for each endpoint and model that is asked, with dollars where the price is known."""
+    project = plan.project
+    calls: dict[tuple[str, str, str], Counter[str]] = {}
+    for state in states:
+        model = project.models[state.run.trajectory.model]
+        if isinstance(model, ApiModel):
+            tokens = {"calls": 1, "input": INSTRUCTION, "output": ANSWER}
+            for exam in state.lacks_answers:
+                _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
+        for exam, name in state.lacks_verdicts:
+            judge = project.judges[name]
+            if judge.kind == "llm":
+                tokens = {"calls": 1, "input": FRAME + INSTRUCTION + ANSWER, "output": VERDICT}
+                _count(calls, (judge.endpoint, judge.model, judge.mode), tokens, prompts[exam.benchmark])
+    return [
+        f"  API calls       {n['calls']} to {model} at {endpoint}: about {n['input'] / 1e6:.1f} M tokens in, "
+        f"{n['output'] / 1e6:.1f} M out, {_dollars(project.endpoints[endpoint], model, mode, n)}"
+        for (endpoint, model, mode), n in calls.items()
+    ] or ["  API calls       0"]
+
+
+def _count(calls: dict[Any, Counter[str]], key: Any, tokens: dict[str, int], n: int) -> None:
+    calls.setdefault(key, Counter()).update({what: count * n for what, count in tokens.items()})
+
+
+def _dollars(endpoint: Endpoint, model: str, mode: str, n: Counter[str]) -> str:
+    price = endpoint.price(model)
+    if price is None:
+        return "price unknown (config/endpoints.yaml)"
+    usd = (n["input"] * price.input_usd + n["output"] * price.output_usd) / 1e6
+    usd *= price.batch_factor if mode == "batch" else 1
+    return f"{usd:.2f} USD (prices of {price.date})" if usd else "nothing to pay"
+
+
+def disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
+    """Answers and verdicts at 400 bytes a row, full weights as large as the base model's."""
+    to_train = [s.run for s in states if s.state in ("to train", "dropped")]
+    kept = to_train if plan.project.settings.keep_weights else []
+    weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if run.trajectory.replaces_base)
+    return n_rows * 400 / 1e6 + weights
+
+
+def passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
+    """What is downloaded into the hub's cache, and what a training job holds until its runs have answered."""
+    models = plan.project.models
+    to_fetch = [
+        _model_mb(plan, name)
+        for name in plan.entries([study])["models"]
+        if models[name].source == "hub" and not plan.fetched_file("models", name).exists()
+    ]
+    held: list[float] = [
+        sum(len(work.epochs) for work in pack.work if work.trajectory.replaces_base)
+        * _model_mb(plan, pack.model)
+        + (
+            7 * _model_mb(plan, pack.model)
+            if plan.project.local_model(pack.model).checkpoint_every_steps
+            else 0
+        )
+        for pack in training
+    ]
+    fetched = f"; downloads of {size(sum(to_fetch))}" if to_fetch else ""
+    return fetched + (f"; up to {size(max(held))} a training job meanwhile" if any(held) else "")
+
+
+def size(mb: float) -> str:
+    return f"{mb / 1000:.1f} GB" if mb >= 1000 else f"{mb:.0f} MB"
+
+
+def _model_mb(plan: Plan, model: str) -> float:
+    recipe = plan.project.models[model]
+    if recipe.source == "hub":
+        return recipe.size_b * {"float32": 4000, "bfloat16": 2000}[recipe.dtype]
+    return 0 if recipe.source == "api" else _folder_mb(plan.model_dir(model))
+
+
+def _folder_mb(folder: Path) -> float:
+    return sum(f.stat().st_size for f in folder.glob("*.safetensors")) / 1e6

@@ -1,0 +1,44 @@
+"""How far each run of a study is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ftsafety.answers import answered
+from ftsafety.judging.pack import judged
+from ftsafety.plan import Exam, Plan, StudyPlan
+from ftsafety.records import diverged, trained, weights_dir
+from ftsafety.runs import Run
+
+
+@dataclass(frozen=True)
+class RunState:
+    run: Run
+    state: str  # judged, answered, trained, diverged, dropped or to train
+    lacks_answers: tuple[Exam, ...]
+    lacks_verdicts: tuple[tuple[Exam, str], ...]  # (exam, judge)
+
+
+def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
+    for run in study.runs.values():
+        if diverged(run):
+            yield RunState(run, "diverged", (), ())
+            continue
+        exams = study.exams_of[run.id]
+        lacks_answers = tuple(exam for exam in exams if not answered(plan, run, exam))
+        lacks_verdicts = tuple(  # verdicts on answers that are made again are made again too
+            (exam, judge)
+            for exam in exams
+            for judge in plan.judges_of(study.name, exam.benchmark)
+            if exam in lacks_answers or not judged(plan, run, exam, judge)
+        )
+        if not lacks_verdicts:
+            state = "judged"
+        elif not lacks_answers:
+            state = "answered"
+        elif run.trajectory.is_initial or weights_dir(run).exists():
+            state = "trained"
+        elif trained(run) and run.trajectory.replaces_base:
+            state = "dropped"
+        else:
+            state = "to train"
+        yield RunState(run, state, lacks_answers, lacks_verdicts)
