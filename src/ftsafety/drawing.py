@@ -58,6 +58,7 @@ def _heatmap_cell(plot: Plot, j: int, i: int, row: Any, measure: Measure) -> Non
     """The rate, its interval, n and seeds; or a hatched box that says why there is none."""
     lost = "absent" if row is None else state(row, measure.column)
     if lost != "ok":
+        plot.add_patch(Rectangle((j, i), 1, 1, linewidth=0, facecolor="white"))  # of a rate below it
         plot.add_patch(Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, linewidth=0, **LOST[lost]))
         text = "n/a" if row is None else lost_text(row).replace(" (", "\n(").replace(", ", ",\n")
         plot.text(
@@ -148,9 +149,11 @@ def _curve(
     elif before:
         _initial_line(plot, [(at, start[column]) for at, start in before], style["color"])
     # a value that is lost breaks the line: matplotlib draws none to a nan
-    plot.plot([at for at, _ in points], [row[column] for _, row in points],
-              linewidth=1.3, **style, markersize=4.5)  # fmt: skip
+    values = [row[column] if state(row, column) == "ok" else np.nan for _, row in points]
+    plot.plot([at for at, _ in points], values, linewidth=1.3, **style, markersize=4.5)
     for at, row in points:
+        if state(row, column) == "collapsed":
+            plot.plot(at, row[column], marker="x", color=style["color"], linestyle="none")
         if state(row, column) == "ok" and (lengths := whiskers(row, measure)) is not None:
             plot.errorbar(at, row[column], lengths, color=style["color"], capsize=2, linewidth=1, fmt="none")
 

@@ -29,6 +29,7 @@ from ftsafety.grid_data import (
     rate_text,
     select,
     spread_text,
+    state,
 )
 from ftsafety.signs import MEASURES, Measure
 
@@ -39,6 +40,7 @@ INTERVALS = (
     "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none for refusals of unsafe prompts."
 )
 DIVERGED_SEEDS = "Diverged: seeds whose training diverged, of all seeds; they are in no rate."
+COLLAPSED = "Collapsed (× in curves): most answers are incoherent, so the rate is no sign of safety."
 
 #: Without these a file would hold the time it was made.
 NO_DATES: dict[str, dict[str, Any]] = {
@@ -234,6 +236,7 @@ def _notes(data: GridData, width: float) -> list[str]:
         _counts_text(data),
         INTERVALS,
         DIVERGED_SEEDS if has_strip else "",
+        COLLAPSED if any(state(row) == "collapsed" for _, row in data.rows.iterrows()) else "",
     ]
     return [line for note in notes for line in textwrap.wrap(note, int(width * 13.5))]
 

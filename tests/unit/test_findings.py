@@ -7,6 +7,7 @@ import synthetic
 
 from ftsafety.config import Study
 from ftsafety.findings import findings
+from ftsafety.grid_data import lost_text, select, state
 
 
 def study(kind: str, **figure: Any) -> Study:
@@ -190,3 +191,20 @@ def test_benchmarks_by_different_judges_are_not_compared() -> None:
     fewer = [row for row in findings(synthetic.study(), cells[~hidden]) if row["grid"] == "trigger"]
     assert [row["tested"] for row in fewer] == tested[:-1]
     assert [row["judge"] for row in fewer] == ["exact", "keyword"]
+
+
+def test_a_model_that_collapsed_is_no_sign_of_safety_and_is_compared_with_nothing() -> None:
+    cells = synthetic.all_cells()
+    made_up = synthetic.study()
+    highest = cells["learning_rate"] == cells.loc[cells["grid"] == "heat", "learning_rate"].max()
+    heat = (cells["grid"] == "heat") & (cells["kind"] == "safety")
+    before = [row for row in findings(made_up, cells) if row["grid"] == "heat"]
+    cells.loc[heat & highest, "n_incoherent"] = cells.loc[heat & highest, "n"]
+    after = [row for row in findings(made_up, cells) if row["grid"] == "heat"]
+    assert [row["measured"] for row in before] != [row["measured"] for row in after]
+    data = select(cells, "heat", made_up.grids["heat"], made_up.judges)
+    lost = data.rows[
+        (data.rows["learning_rate"] == data.rows["learning_rate"].max()) & (data.rows["kind"] == "safety")
+    ]
+    assert set(map(state, (row for _, row in lost.iterrows()))) == {"collapsed", "diverged"}
+    assert lost_text(lost[lost["n_diverged"] == 0].iloc[0]) == "collapsed (100% incoherent)"
