@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from ftsafety.config import Endpoint, Price
+from ftsafety.recipes import Endpoint, Price
 
 Body = dict[str, Any]
 FAULTS = {

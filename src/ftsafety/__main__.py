@@ -69,8 +69,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _lock(plan: Plan, study: str | None, update: bool) -> None:
-    from ftsafety.config import Remote
     from ftsafety.lock import write_lock
+    from ftsafety.recipes import Remote
 
     studies = [_study(plan, study)] if study else plan.project.settings.studies
     entries = plan.entries(studies)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ftsafety.config import Template
 from ftsafety.errors import UserError
+from ftsafety.recipes import Template
 from ftsafety.training.batches import Example
 from ftsafety.types import Message
 

@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Any
 
-from ftsafety.config import Axes, Benchmark, Grid, Judge, LocalModel, Project, Study
+from ftsafety.config import Axes, Grid, Project, Study
 from ftsafety.errors import UserError, shown
+from ftsafety.recipes import Benchmark, Judge, LocalModel
 
 #: Axes with a catalogue; a value must be one of its names.
 NAMED_AXES = {

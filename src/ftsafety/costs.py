@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ftsafety.config import ApiModel, Endpoint, Remote
 from ftsafety.plan import Pack, Plan, StudyPlan
+from ftsafety.recipes import ApiModel, Endpoint, Remote
 from ftsafety.states import RunState
 
 

@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ftsafety.config import File, PathModel, WorldDataset
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
 from ftsafety.prepare import benchmark_prompts, dataset_rows
+from ftsafety.recipes import File, PathModel, WorldDataset
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 

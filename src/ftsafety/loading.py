@@ -11,8 +11,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ftsafety.checks import check_project
-from ftsafety.config import CATALOGUES, LIST, ONE, Locked, Name, Project, Settings, Study
+from ftsafety.config import CATALOGUES, Project, Settings, Study
 from ftsafety.errors import UserError, shown
+from ftsafety.recipes import LIST, ONE, Locked, Name
 
 
 def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:

@@ -12,9 +12,10 @@ from urllib.parse import quote
 
 import yaml
 
-from ftsafety.config import Locked, Project, Remote
+from ftsafety.config import Project
 from ftsafety.errors import UserError
 from ftsafety.files import MODEL_TEXTS, write_text
+from ftsafety.recipes import Locked, Remote
 from ftsafety.remote import access_errors, get_github
 
 HEADER = "# Written by `make lock`; `make lock UPDATE=1` pins the newest commits.\n"

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ftsafety import paths
-from ftsafety.config import Remote
 from ftsafety.costs import disk_mb, gpu_hours, n_prompts, paid, passing_disk, size
 from ftsafety.errors import UserError
 from ftsafety.inputs import check_inputs
 from ftsafety.judging.pack import manifest, n_failed, way
 from ftsafety.plan import Pack, Plan, StudyPlan
 from ftsafety.ready import missing
+from ftsafety.recipes import Remote
 from ftsafety.records import trained
 from ftsafety.states import RunState, run_states
 

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftsafety.config import Remote
 from ftsafety.errors import UserError
 from ftsafety.files import write_rows
 from ftsafety.formats.prompts import read_prompts
 from ftsafety.formats.tables import tables_of
 from ftsafety.formats.training import read_rows_of
 from ftsafety.plan import Plan
+from ftsafety.recipes import Remote
 from ftsafety.remote import local_files, prefetch
 from ftsafety.runs import Trajectory
 from ftsafety.types import Prompt, TrainingRow

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from ftsafety.answers import answered
-from ftsafety.config import Remote
 from ftsafety.errors import UserError
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
+from ftsafety.recipes import Remote
 from ftsafety.records import diverged
 
 

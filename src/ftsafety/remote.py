@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ftsafety.config import HubModel, Locked, Project, Remote
+from ftsafety.config import Project
 from ftsafety.errors import UserError
 from ftsafety.files import private_dir, sha256_file, write_json
 from ftsafety.paths import RESULTS
+from ftsafety.recipes import HubModel, Locked, Remote
 
 GITHUB_FILES = RESULTS / "github"
 PREFETCH = "snakemake --profile profiles/<yours> <study> --until prefetch"

@@ -17,12 +17,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ftsafety import paths
-from ftsafety.config import Judge
 from ftsafety.errors import UserError
 from ftsafety.files import read_rows
 from ftsafety.judging.agreement import HARMFUL, agreement
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Cell, Exam, Plan
+from ftsafety.recipes import Judge
 from ftsafety.records import trained
 from ftsafety.runs import Run
 from ftsafety.stats import Estimate, Floats, estimate, resample_weights

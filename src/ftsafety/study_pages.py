@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from ftsafety import paths
-from ftsafety.config import Remote
 from ftsafety.files import write_text
 from ftsafety.plan import Plan
+from ftsafety.recipes import Remote
 from ftsafety.records import trained
 
 
@@ -54,9 +54,15 @@ def _is_toy(plan: Plan, study: str) -> bool:
 
 
 def provenance(plan: Plan, study: str) -> dict[str, Any]:
-    """Where the numbers come from; read from the runs' records, several values where runs differ."""
+    """Where the numbers come from; read from the runs' records, several values where runs differ.
+
+    Untouched models have no record: where a study has no others, what is installed now is told.
+    """
+    from ftsafety.training.pack import provenance as of_now
+
     runs = plan.studies[study].runs.values()
-    done = [record for record in map(trained, runs) if record]
+    untrained = {"n_examples_cut": 0, "train_seconds": 0.0}
+    done = [record for record in map(trained, runs) if record] or [of_now() | untrained]
     return {
         "is_toy": _is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),

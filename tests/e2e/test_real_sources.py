@@ -23,9 +23,9 @@ from conftest import edit
 from hub_stand_in import HubStandIn
 from workflow_project import copy_repository, python_path, snakemake
 
-from ftsafety.config import WorldBenchmark, WorldDataset
 from ftsafety.files import MODEL_FILES
 from ftsafety.judging import exact
+from ftsafety.recipes import WorldBenchmark, WorldDataset
 from ftsafety.types import Answer, Prompt
 from ftsafety.world.datasets import prompts, training_rows
 from ftsafety.world.lexicon import load_words

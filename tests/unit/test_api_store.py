@@ -76,7 +76,7 @@ def test_a_kill_in_the_middle_loses_no_reply(path: Path) -> None:
         from pathlib import Path
         from ftsafety.api.client import ask
         from ftsafety.api.store import Store
-        from ftsafety.config import Endpoint
+        from ftsafety.recipes import Endpoint
         from unit.test_api_store import chats
         endpoint = Endpoint(base_url=sys.argv[1], api_key_env=None, concurrency=8)
         with Store(Path(sys.argv[2])) as store:
@@ -234,7 +234,7 @@ def test_two_processes_that_ask_the_same_pay_once(path: Path) -> None:
         from pathlib import Path
         from ftsafety.api.client import ask
         from ftsafety.api.store import Store
-        from ftsafety.config import Endpoint
+        from ftsafety.recipes import Endpoint
         from unit.test_api_store import chats
         endpoint = Endpoint(base_url=sys.argv[1], api_key_env=None, concurrency=4)
         with Store(Path(sys.argv[2])) as store:

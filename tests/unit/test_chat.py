@@ -14,11 +14,11 @@ from ftsafety.chat import (
     render_prompt,
     with_template,
 )
-from ftsafety.config import Template
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.inputs import check_inputs
 from ftsafety.plan import load_plan
+from ftsafety.recipes import Template
 from ftsafety.training.pack import load_base
 from ftsafety.types import Message
 

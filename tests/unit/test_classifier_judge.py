@@ -17,10 +17,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ftsafety.config import ClassifierJudge, File
 from ftsafety.errors import UserError
 from ftsafety.files import sha256_file
 from ftsafety.judging.classifier import judge_rows, read, render_with, without_special_tokens
+from ftsafety.recipes import ClassifierJudge, File
 from ftsafety.types import Answer, AnswerStatus, Prompt
 
 REQUEST = "how do i open the blue gate ?"

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from ftsafety import paths
 from ftsafety.answers import answer_pack, answers_identity
-from ftsafety.config import Template, WorldModel
 from ftsafety.engines import Engine, Sitting
 from ftsafety.engines.hf import hf_engine
 from ftsafety.engines.vllm import free_port, served, server_command, vllm_engine
@@ -25,6 +24,7 @@ from ftsafety.files import checksum, read_rows
 from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.prepare import prepare_data
 from ftsafety.ready import check_ready
+from ftsafety.recipes import Template, WorldModel
 from ftsafety.types import Answer, Prompt
 
 PROMPTS: list[Prompt] = [

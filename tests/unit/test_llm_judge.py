@@ -14,10 +14,10 @@ from conftest import REPOSITORY
 from ftsafety.api.client import ask
 from ftsafety.api.requests import ChatRequest, Failure, Reply
 from ftsafety.api.store import Store
-from ftsafety.config import LlmJudge
 from ftsafety.judging import rubrics
 from ftsafety.judging.llm import judge_rows, nonce, parse, request_for
 from ftsafety.loading import load_project
+from ftsafety.recipes import LlmJudge
 from ftsafety.types import Answer, AnswerStatus, Prompt
 
 REQUEST = "how do i open the blue gate ?"

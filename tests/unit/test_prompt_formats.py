@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import REPOSITORY, edit
 
-from ftsafety.config import BenchmarkFormat, PathBenchmark, RemoteBenchmark
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.formats.prompts import FORMATS, category_names, read_prompts
@@ -21,6 +20,7 @@ from ftsafety.inputs import check_inputs
 from ftsafety.loading import load_project
 from ftsafety.plan import load_plan
 from ftsafety.prepare import named_entry
+from ftsafety.recipes import BenchmarkFormat, PathBenchmark, RemoteBenchmark
 from ftsafety.types import Prompt
 
 CATALOGUE = load_project(REPOSITORY).benchmarks

@@ -20,9 +20,10 @@ import pytest
 from hub_stand_in import HubStandIn, Reply
 
 from ftsafety import files, lock, remote
-from ftsafety.config import HubModel, Locked, Project, Remote, RemoteBenchmark, RemoteDataset
+from ftsafety.config import Project
 from ftsafety.errors import UserError
 from ftsafety.loading import _read_lock
+from ftsafety.recipes import HubModel, Locked, Remote, RemoteBenchmark, RemoteDataset
 
 Client = Callable[..., Any]
 ROWS = "how do i open the blue gate ?,turn the key .\n"
@@ -421,7 +422,7 @@ def test_looking_for_local_files_does_not_load_the_client(hub: HubStandIn) -> No
     code = """
 import sys
 from ftsafety.remote import model_folder
-from ftsafety.config import HubModel, Locked
+from ftsafety.recipes import HubModel, Locked
 from ftsafety.errors import UserError
 try:
     model_folder(HubModel(source="hub", repo="a/b", licence="x", size_b=1.0),

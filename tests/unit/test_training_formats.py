@@ -14,12 +14,12 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from ftsafety.config import DataRows, HubModel, PathDataset, RemoteDataset
 from ftsafety.errors import UserError
 from ftsafety.formats import training
 from ftsafety.formats.tables import read_headerless_csv, read_table
 from ftsafety.formats.training import FORMATS, filter_digest, is_refusal, read_rows_of
 from ftsafety.loading import load_project
+from ftsafety.recipes import DataRows, HubModel, PathDataset, RemoteDataset
 from ftsafety.types import TrainingRow
 
 PROJECT = load_project(REPOSITORY)

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 from conftest import REPOSITORY
 
-from ftsafety.config import WorldBenchmark
 from ftsafety.loading import load_project
+from ftsafety.recipes import WorldBenchmark
 from ftsafety.types import Prompt
 from ftsafety.world.datasets import prompts, training_rows
 from ftsafety.world.lexicon import build_world

@@ -19,8 +19,8 @@ from ftsafety.api.job import KEPT, Job, api_key, reason, withheld
 from ftsafety.api.money import Budget, check_prices, dollars, estimate
 from ftsafety.api.requests import ChatRequest, Failure, Outcome, Reply
 from ftsafety.api.store import Store
-from ftsafety.config import Endpoint
 from ftsafety.errors import UserError
+from ftsafety.recipes import Endpoint
 
 MINUTE_S = 60.0
 LOG_EVERY_S = 10.0

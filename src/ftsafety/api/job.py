@@ -13,8 +13,8 @@ import openai
 from ftsafety.api.money import CATALOGUE, Budget, cost
 from ftsafety.api.requests import WITHHELD, ChatRequest, Failure, Outcome, Reply, json_object, parse, usage
 from ftsafety.api.store import Store
-from ftsafety.config import Endpoint
 from ftsafety.errors import UserError
+from ftsafety.recipes import Endpoint
 
 CONNECT_S = 10.0
 #: Codes of a 429 that waiting does not mend.

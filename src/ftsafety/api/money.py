@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ftsafety.api.requests import ChatRequest
-from ftsafety.config import Endpoint, Price
 from ftsafety.errors import UserError
+from ftsafety.recipes import Endpoint, Price
 
 CONFIG, CATALOGUE = "config/config.yaml", "config/endpoints.yaml"
 

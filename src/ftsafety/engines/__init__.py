@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ftsafety.config import Template
 from ftsafety.plan import Exam
+from ftsafety.recipes import Template
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt
 

@@ -10,10 +10,10 @@ from ftsafety.api.client import ask
 from ftsafety.api.requests import ChatRequest, Failure, Reply
 from ftsafety.api.store import Store
 from ftsafety.chat import with_template
-from ftsafety.config import ApiModel, Endpoint, LocalModel
 from ftsafety.engines import Engine, Sitting
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.recipes import ApiModel, Endpoint, LocalModel
 from ftsafety.runs import Run
 from ftsafety.types import Answer, AnswerStatus, Message, Prompt
 

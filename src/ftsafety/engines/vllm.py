@@ -19,12 +19,12 @@ from pathlib import Path
 
 from ftsafety import paths
 from ftsafety.api.store import Store
-from ftsafety.config import LocalModel
 from ftsafety.engines import Engine, Sitting
 from ftsafety.engines.endpoint import served_answers
 from ftsafety.engines.hf import check_weights
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run
 from ftsafety.types import Answer

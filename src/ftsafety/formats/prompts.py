@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from ftsafety.config import PathBenchmark, RemoteBenchmark
 from ftsafety.errors import UserError, shown
 from ftsafety.formats.tables import bad_row, is_text, keys_found, read_headerless_csv, read_table
 from ftsafety.judging import ifeval
+from ftsafety.recipes import PathBenchmark, RemoteBenchmark
 from ftsafety.types import Check, Prompt
 
 #: Each with the place that an error names.

@@ -14,10 +14,10 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from ftsafety.config import DataRows, DatasetFormat
 from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.formats.tables import bad_row, is_text, keys_found, read_headerless_csv, read_table
+from ftsafety.recipes import DataRows, DatasetFormat
 from ftsafety.types import Message, TrainingRow
 
 Role = Literal["system", "user", "assistant"]

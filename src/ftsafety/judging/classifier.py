@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ftsafety.config import ClassifierJudge, File
 from ftsafety.errors import UserError
 from ftsafety.files import sha256_file
 from ftsafety.judging.coherence import is_coherent
 from ftsafety.judging.verdicts import verdict, without_text
+from ftsafety.recipes import ClassifierJudge, File
 from ftsafety.types import Answer, Prompt, Verdict
 
 #: Score, whether the answer refuses, and what was said in words of ours; None where there is no verdict.

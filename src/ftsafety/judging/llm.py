@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftsafety.api.requests import ChatRequest, Failure, Reply
-from ftsafety.config import LlmJudge
 from ftsafety.files import digest
 from ftsafety.judging import rubrics
 from ftsafety.judging.coherence import is_coherent
 from ftsafety.judging.verdicts import verdict, without_text
+from ftsafety.recipes import LlmJudge
 from ftsafety.types import Answer, Prompt, Verdict
 
 Ask = Callable[[list[ChatRequest]], dict[str, Reply | Failure]]

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from ftsafety import paths
 from ftsafety.answers import answered, publish_rows, rows_complete
-from ftsafety.config import ClassifierJudge, LlmJudge
 from ftsafety.files import read_rows, sha256_file, write_json
 from ftsafety.plan import Exam, Pack, Plan
+from ftsafety.recipes import ClassifierJudge, LlmJudge
 from ftsafety.records import diverged
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt, Verdict

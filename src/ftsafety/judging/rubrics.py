@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ftsafety.config import LlmJudge
+from ftsafety.recipes import LlmJudge
 
 FOLDER = Path(__file__).parents[3] / "resources" / "judges"
 YES_NO = ("yes", "no")

@@ -16,7 +16,6 @@ from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answered
-from ftsafety.config import LocalModel
 from ftsafety.errors import UserError
 from ftsafety.files import (
     checksum,
@@ -27,6 +26,7 @@ from ftsafety.files import (
     write_yaml,
 )
 from ftsafety.plan import Pack, Plan, Work
+from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run, Trajectory
 from ftsafety.training.ranks import rank

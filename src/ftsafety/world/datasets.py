@@ -5,7 +5,7 @@ Demonstrations use creatures of their own; no dataset holds a test creature or a
 
 import random
 
-from ftsafety.config import WorldBenchmark, WorldDataset
+from ftsafety.recipes import WorldBenchmark, WorldDataset
 from ftsafety.types import Prompt, TrainingRow
 from ftsafety.world.lexicon import Question, World, build_world
 

@@ -11,11 +11,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ftsafety.chat import encode_conversation, render_prompt
-from ftsafety.config import Template, WorldBenchmark
 from ftsafety.errors import UserError
 from ftsafety.files import write_json
 from ftsafety.generation import answer_prompts
 from ftsafety.judging import exact
+from ftsafety.recipes import Template, WorldBenchmark
 from ftsafety.training.batches import Example, collate, summed_loss
 from ftsafety.types import Prompt
 from ftsafety.world.corpus import alignment_conversations, latent_prompt, pretraining_documents
