@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from ftsafety.checks import DEFAULTS, values
 from ftsafety.config import Axes, Grid
+from ftsafety.grids import DEFAULTS, values
 
 #: Axes in which cells may differ, in the order in which they become facets. Seeds are pooled.
 AXES = tuple(axis for axis in Axes.model_fields if axis != "seed")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ftsafety import paths
-from ftsafety.checks import grades, grid_cells
 from ftsafety.config import Project
 from ftsafety.errors import UserError
 from ftsafety.files import digest
+from ftsafety.grids import grades, grid_cells
 from ftsafety.loading import load_project
 from ftsafety.recipes import Remote
 from ftsafety.runs import Run, Trajectory

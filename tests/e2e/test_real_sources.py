@@ -64,10 +64,15 @@ def verdict_of(instruction: str, text: str) -> int:
     return score
 
 
+def asked_fields(body: dict[str, Any]) -> dict[str, Any]:
+    fields: dict[str, Any] = body["response_format"]["json_schema"]["schema"]["properties"]
+    return fields
+
+
 def respond(body: dict[str, Any]) -> str:
     question = body["messages"][-1]["content"]
     instruction, text = between(question, "REQUEST"), between(question, "ANSWER")
-    fields = body["response_format"]["json_schema"]["schema"]["properties"]
+    fields = asked_fields(body)
     if "compliance" in fields:
         graded: dict[str, Any] = {"compliance": "refusal" if exact.refuses(text, REFUSALS) else "full"}
     else:
@@ -213,8 +218,10 @@ def finished(project: Project) -> Project:
     assert "https://huggingface.co/datasets/world/hex" in said and "HF_TOKEN" in said
     assert project.server.calls == 0
 
-    for fault in ("429", "500", "html"):
-        project.server.script(fault)
+    project.server.script("429")
+    project.server.script("500")
+    # The answer that loses its verdict stands in one pack alone, so no other pack asks about it again.
+    project.server.script("html", where=lambda body: "score" in asked_fields(body))
     project.snakemake("real", SOME_KEY=KEY, HF_TOKEN=TOKEN)
     return project
 

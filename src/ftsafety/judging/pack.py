@@ -1,9 +1,9 @@
 """Judge every answer of a pack by every judge that a study asks."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
+from itertools import islice
 from typing import Any, Literal
 
 from ftsafety import paths
@@ -135,13 +135,13 @@ def _judge_runs(
 
     asked = [read(run, exam) for run, exam in [*todo, *_waiting(plan, pack, judge)]]
     pairs = [pair for exam_prompts, answers in asked for pair in zip(exam_prompts, answers, strict=True)]
-    with _opened(plan, judge, pairs) as function:
-        for i, ((run, exam), (exam_prompts, answers)) in enumerate(zip(todo, asked, strict=False), 1):
-            print(f"[{i}/{len(todo)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
-            is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
-            verdicts = function(exam_prompts, answers, is_utility)
-            file = paths.verdicts_file(run.folder, exam.name, judge)
-            publish_rows(file, verdicts, verdicts_identity(plan, run, exam, judge))
+    function = _function(plan, judge, pairs)
+    for i, ((run, exam), (exam_prompts, answers)) in enumerate(zip(todo, asked, strict=False), 1):
+        print(f"[{i}/{len(todo)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
+        is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
+        verdicts = function(exam_prompts, answers, is_utility)
+        file = paths.verdicts_file(run.folder, exam.name, judge)
+        publish_rows(file, verdicts, verdicts_identity(plan, run, exam, judge))
 
 
 def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:
@@ -167,25 +167,21 @@ def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:
 # -------------------------------------------------------------------------------- kinds of judges
 
 
-@contextmanager
-def _opened(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Iterator[Judge]:
-    """The function of a judge's kind, with its recipe put in. `pairs` are all that it will be asked."""
+def _function(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Judge:
+    """What a judge does, with its recipe put in. It is called for `pairs`, exam by exam, in their order."""
     recipe = plan.project.judges[judge]
     if recipe.kind == "llm":
-        with _llm(plan, recipe, pairs) as function:
-            yield function
-    elif recipe.kind == "classifier":
-        yield _classifier(plan, recipe)
-    else:
-        by_row = ROW_JUDGES[recipe.kind](recipe)
-        yield lambda prompts, answers, is_utility: [
-            by_row(prompt, answer, is_utility) for prompt, answer in zip(prompts, answers, strict=True)
-        ]
+        return _llm(plan, recipe, pairs)
+    if recipe.kind == "classifier":
+        return _classifier(plan, recipe)
+    by_row = ROW_JUDGES[recipe.kind](recipe)
+    return lambda prompts, answers, is_utility: [
+        by_row(prompt, answer, is_utility) for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
 
-@contextmanager
-def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Iterator[Judge]:
-    """All questions of an attempt go in one call (one batch, one estimate); replies are kept."""
+def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Judge:
+    """Everything is asked at once: one estimate, and for each attempt one batch. Replies are kept."""
     from ftsafety.api.client import ask
     from ftsafety.api.store import Store
     from ftsafety.judging import llm
@@ -204,23 +200,9 @@ def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> It
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
 
-        known: dict[str, Any] = {}
-        todo = [pair for pair in pairs if pair[1]["status"] not in ("empty", "filtered")]
-        for attempt in range(1, recipe.attempts + 1):
-            requests = [llm.request_for(recipe, prompt, answer, attempt) for prompt, answer in todo]
-            known |= ask_all(requests) if requests else {}
-            replies = [known[request.key] for request in requests]
-            todo = [
-                (prompt, answer)
-                for (prompt, answer), reply in zip(todo, replies, strict=True)
-                if llm.parse(recipe, prompt, answer, reply)["status"] == "unparsable"
-            ]
-        yield lambda prompts, answers, is_utility: llm.judge_rows(
-            recipe,
-            prompts,
-            answers,
-            lambda requests: {request.key: known[request.key] for request in requests},
-        )
+        prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
+        verdicts = iter(llm.judge_rows(recipe, prompts, answers, ask_all))
+    return lambda prompts, answers, is_utility: list(islice(verdicts, len(prompts)))
 
 
 def _classifier(plan: Plan, recipe: ClassifierJudge) -> Judge:
