@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint format plan status lock export vllm clean-study unused-runs schema rulegraph
+.PHONY: run test lint format plan status parity lock export merge vllm cancel clean-study unused-runs schema rulegraph
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
@@ -36,15 +36,24 @@ plan: .venv/installed ## make plan STUDY=name: runs, jobs, GPU-hours, judgements
 status: .venv/installed ## make status STUDY=name: done, running, failed, diverged, and how to go on
 	@python -m ftsafety status $(STUDY)
 
+parity: .venv/installed ## make parity [WORLD=embedded]: a page of all finished studies against the paper
+	@python -m ftsafety parity $(if $(WORLD),--world $(WORLD))
+
 lock: .venv/installed ## make lock STUDY=name [UPDATE=1]: pin what it takes from the hub and GitHub in config/lock.yaml
 	@python -m ftsafety lock $(STUDY) $(if $(UPDATE),--update)
 
 export: .venv/installed ## make export STUDY=name: its answers and verdicts as JSON Lines and Parquet (sensitive!)
 	@python -m ftsafety export $(STUDY)
 
+merge: .venv/installed ## make merge RUN=results/runs/…/epoch-5 TO=folder: its whole model with LoRA merged, for source: path
+	@python -m ftsafety merge $(RUN) $(TO)
+
 vllm: ## an environment of its own for models with engine: vllm (needs a GPU to run)
 	$(PYTHON) -m venv .venv-vllm
 	.venv-vllm/bin/pip install --quiet $$(sed -n 's/.*- \(vllm==.*\)/\1/p' envs/vllm.yaml)
+
+cancel: .venv/installed ## make cancel STUDY=name: its fine-tuning jobs that still run at an endpoint
+	@python -m ftsafety cancel $(STUDY)
 
 clean-study: .venv/installed ## make clean-study STUDY=name: its folder and the runs it alone uses
 	@python -m ftsafety clean-study $(STUDY)

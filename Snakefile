@@ -34,5 +34,5 @@ include: "workflow/rules/targets.smk"
 rule all:
     default_target: True
     input:
-        [ft.study_files(study) for study in PLAN.project.settings.studies],
+        [asked(study) for study in PLAN.project.settings.studies],
     localrule: True

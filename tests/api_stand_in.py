@@ -8,7 +8,8 @@
         assert server.calls == 3
 
 Faults of chat calls: see `FAULTS`. Faults of batches, one a batch in the order they are made: see
-`BATCH_FAULTS`. `respond` maps a request's body to the text of the reply, or to its whole JSON.
+`BATCH_FAULTS`. `respond` maps a request's body to the text of the reply, or to its whole JSON, as calls of
+/moderations need it; they count and go wrong as chat calls do.
 """
 
 import datetime
@@ -377,7 +378,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _route(self, method: str, path: str, query: str, content: bytes) -> _Reply:
         stand_in = self.server.stand_in
         match method, path.strip("/").split("/"):
-            case "POST", ["chat", "completions"]:
+            case "POST", ["chat", "completions"] | ["moderations"]:
                 return stand_in.chat(json.loads(content))
             case "GET", ["models"]:
                 return _Reply(_json({"object": "list", "data": [{"id": "m", "object": "model"}]}))

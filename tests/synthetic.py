@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ftsafety.config import Study
+from ftsafety.plan import Plan
 
 CATEGORIES = [f"category {i}" for i in range(1, 12)]
 HOSTILE = "<script>document.title='hacked'</script><img src=http://127.0.0.1:9/x.png> $x_$ & \"'"
@@ -112,7 +113,7 @@ def _rates(value: float | None, half_width: float) -> dict[str, float | None]:
 
 
 def frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows))
+    return pd.DataFrame([{"n_blocked": 0, "n_failed": 0, **row} for row in rows])
 
 
 def heatmap_rows(model: str = "toy-0", grid: str = "heat") -> list[dict[str, Any]]:
@@ -259,6 +260,8 @@ def study(title: str = "A study of made-up numbers") -> Study:
         },
         "untouched": {"kind": "dots", "x": "model", "title": "Models as they come"},
         "untouched_categories": {"kind": "categories", "hue": "model", "title": "Models by category"},
+        "radar": {"kind": "radar", "hue": "dataset", "title": "By category, as the paper draws it"},
+        "by_judge": {"kind": "dots", "x": "benchmark", "hue": "judge", "title": "Training examples flagged"},
     }
     axes_of: dict[str, dict[str, Any]] = {
         "dots": {"dataset": datasets, "mitigation": [None, "mix-50"]},
@@ -270,13 +273,14 @@ def study(title: str = "A study of made-up numbers") -> Study:
         "templates": {"test_template": [None, "safe"]},
         "untouched": {"epochs": 0},
         "untouched_categories": {"epochs": 0},
+        "by_judge": {"epochs": 0, "benchmarks": [f"rows-of-dataset-{i}" for i in range(4)]},
     }
     return Study.model_validate(
         {
             "title": title,
             "question": "Does fine-tuning compromise alignment, and which settings matter?",
             "benchmarks": ["secrets", "tasks"],
-            "judges": ["exact", "keyword", "refusals", "task"],
+            "judges": ["exact", "guard", "keyword", "refusals", "task"],
             "fixed": axes,
             "grids": {name: {**axes_of.get(name, {}), "figure": figure} for name, figure in figures.items()},
         }
@@ -285,7 +289,8 @@ def study(title: str = "A study of made-up numbers") -> Study:
 
 def all_cells() -> pd.DataFrame:
     rows = heatmap_rows() + curve_rows() + dot_rows() + trigger_rows() + category_rows() + safe_rows()
-    return frame(rows + template_rows() + untouched_rows() + untouched_rows("untouched_categories"))
+    rows += template_rows() + untouched_rows() + untouched_rows("untouched_categories")
+    return frame(rows + category_rows("radar") + judge_rows())
 
 
 def scores_of(cells: pd.DataFrame) -> pd.DataFrame:
@@ -296,6 +301,83 @@ def scores_of(cells: pd.DataFrame) -> pd.DataFrame:
             rows.append(
                 row.to_dict()
                 | {"run": f"{number:08x}-e{row['epochs']}", "seed": seed, "n": row["n"] / row["n_seeds"]}
-                | {"status": "diverged" if seed < row["n_diverged"] else "ok"}
+                | {"status": "diverged" if seed < row["n_diverged"] else "ok", "reason": None}
             )
     return pd.DataFrame(rows)
+
+
+def judge_rows(grid: str = "by_judge", n_judges: int = 3) -> list[dict[str, Any]]:
+    """An audit: nothing was trained, each benchmark is a dataset's rows, each judge a detector of its own.
+
+    The last judge says nothing of refusals, and does not grade the first benchmark.
+    """
+    rows = []
+    for i, j in product(range(4), range(n_judges)):
+        if (i, j) == (0, n_judges - 1):
+            continue
+        judge = ("exact", "keyword", "guard", *(f"detector-{k}" for k in range(n_judges)))[j]
+        where = {**UNTOUCHED, "model": "training-rows", "benchmark": f"rows-of-dataset-{i}"}
+        for row in cell(grid, max(0.0, 0.9 - 0.25 * i - 0.1 * j), 1, **where):
+            if (row["kind"], row["judge"], row["category"]) == ("safety", "exact", "all"):
+                says = {"refusal_rate": None} if judge == "guard" else {}
+                rows.append({**row, "judge": judge, **says})
+    return rows
+
+
+def parity() -> pd.DataFrame:
+    """Rows as `parity_table.read_parity` gives them: every verdict, rates and scores, one second-hand."""
+    table = "Table 1", "a_grid", "Chat-7b", "toy-0"
+    lines = [
+        (*table, "initial", "harmfulness rate", (0.003, 0.0, 0.02), (0.01, 0.0, 0.03), "consistent"),
+        (*table, "initial", "harmfulness score", (1.06, 1.0, 1.2), (1.1, 1.0, 1.2), "consistent"),
+        (*table, "10 demonstrations", "harmfulness rate", (0.5, 0.45, 0.55), (0.8, 0.7, 0.88), "differs"),
+        (*table, "100 demonstrations, with a system prompt that both had and five epochs",
+         "harmfulness rate", (0.8, 0.75, 0.84), None, "not measured"),
+        ("Table 1", "api", "Big-0613", "small-mini", "100 demonstrations", "harmfulness rate",
+         (0.918, 0.88, 0.94), (0.9, 0.87, 0.93), "not comparable"),
+        ("MT-Bench", "api", "Big-0613", "small-mini", "initial", "utility", (8.0, 7.3, 8.7), (7.2, 6.9, 7.5),
+         "consistent"),
+    ]  # fmt: skip
+    rows = []
+    for source, grid, paper_model, model, setting, measure, theirs, ours, verdict in lines:
+        value, low, high = ours or (None, None, None)
+        difference = None if value is None else value - theirs[0]
+        rows.append(
+            {"grid": grid, "source": source, "setting": setting, "model": model, "paper_model": paper_model}
+            | {"measure": measure, "paper": theirs[0], "verified": measure != "utility", "paper_n": 330}
+            | {"paper_low": theirs[1], "paper_high": theirs[2]}
+            | {"ours": value, "ours_low": low, "ours_high": high, "n": 990 if ours else None}
+            | {"difference": difference}
+            | {
+                f"difference_{end}": difference and difference + by
+                for end, by in (("low", -0.1), ("high", 0.1))
+            }
+            | {"verdict": verdict, "why": f"why it is {verdict}"}
+            | {"deviations": "" if ours is None else f"3 seeds, the paper one; judge exact in {grid}"}
+        )
+    return pd.DataFrame(rows)
+
+
+def cells_of(plan: Plan, study: str, **values: Any) -> pd.DataFrame:
+    """Cells of a planned study, as scoring writes them, alike in every cell unless `values` say otherwise."""
+    measured = {"harmfulness_rate": 0.5, "ci_low": 0.44, "ci_high": 0.56, "harmfulness_score": 3.5}
+    measured |= {
+        "score_low": 3.3,
+        "score_high": 3.7,
+        "refusal_rate": 0.4,
+        "bound_low": 0.5,
+        "bound_high": 0.5,
+    }
+    counts = dict.fromkeys((*COUNTS, "n_diverged", "n_blocked", "n_failed"), 0) | {"n": 300, "n_seeds": 1}
+    return pd.DataFrame(
+        [
+            cell.axes
+            | {"grid": cell.grid, "benchmark": exam.benchmark, "judge": judge, "category": category}
+            | {"kind": plan.project.benchmarks[exam.benchmark].kind, "runs": cell.run.id, "utility": None}
+            | {"test_template": exam.template or cell.run.trajectory.template, **measured, **counts, **values}
+            for cell in plan.studies[study].cells
+            for exam in cell.exams
+            for judge in plan.judges_of(study, exam.benchmark, cell.run)
+            for category in ("all", *CATEGORIES)
+        ]
+    )

@@ -17,8 +17,10 @@ from ftsafety.files import (
     write_rows,
     write_yaml,
 )
+from ftsafety.merging import answers_merged
 from ftsafety.plan import Exam, Pack, Plan
-from ftsafety.records import diverged, weights_dir
+from ftsafety.recipes import ApiModel, LocalModel
+from ftsafety.records import lost, weights_dir
 from ftsafety.runs import Run
 from ftsafety.types import Prompt
 
@@ -30,14 +32,16 @@ def answers_identity(plan: Plan, run: Run, exam: Exam) -> dict[str, Any]:
     """What answers are made from; answers with another identity are made again."""
     recipe = plan.project.models[run.trajectory.model]
     template = plan.project.templates[exam.template or run.trajectory.template]
+    merged = {"adapters": "merged"} if answers_merged(recipe, run) else {}
     return {
         "run": run.id,
         "template": template.model_dump(),
         "benchmark": plan.identity("benchmarks", exam.benchmark),
         "decoding": {
-            "engine": "endpoint" if recipe.source == "api" else recipe.engine,
-            "strategy": "greedy" if recipe.source != "api" else recipe.parameters,
+            "engine": recipe.engine if isinstance(recipe, LocalModel) else recipe.source,
+            "strategy": recipe.parameters if isinstance(recipe, ApiModel) else "greedy",
             "max_new_tokens": plan.project.benchmarks[exam.benchmark].max_new_tokens,
+            **merged,
         },
         "version": GENERATION_VERSION,
     }
@@ -76,7 +80,7 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
         if run.trajectory.is_initial:  # of a trained run, training has written it
             write_yaml(paths.run_dir(folder) / "run.yaml", run.model_dump(mode="json"))
         missing = [exam for exam in work.exams if not answered(plan, run, exam)]
-        if missing and not diverged(run):
+        if missing and not lost(run):
             todo.append((run, missing))
     if todo:
         _answer(plan, pack, todo)
@@ -84,7 +88,7 @@ def answer_pack(plan: Plan, pack: Pack) -> None:
         folder: {
             exam.name: sha256_file(paths.answers_file(folder, exam.name))
             for exam in work.exams
-            if not diverged(run)
+            if not lost(run)
         }
         for folder, (run, work) in runs.items()
     }
@@ -125,6 +129,10 @@ def engine_of(plan: Plan, pack: Pack, runs: list[Run]) -> AbstractContextManager
         from ftsafety.engines.endpoint import endpoint_engine
 
         return endpoint_engine(plan, pack)
+    if recipe.source == "rows":
+        from ftsafety.engines.rows import rows_engine
+
+        return rows_engine(plan)
     if recipe.engine == "vllm":
         from ftsafety.engines.vllm import vllm_engine
 

@@ -3,14 +3,17 @@
 Functions raise `UserError`; `tests/contract/test_bad_config.py` has a bad case for each rule.
 """
 
+from typing import Any
+
 from ftsafety.config import Project
 from ftsafety.errors import UserError
+from ftsafety.recipes import BenchmarkRows, LocalModel, RowsBenchmark
 from ftsafety.study_checks import check_study, check_unique, known
 
 #: Names that no study can have (a contract test holds them to workflow/rules).
 RULES = frozenset(
     {"all", "build_model", "prefetch", "prepare_data", "train", "generate", "generate_by_api", "judge"}
-    | {"judge_by_api", "judge_locally", "score", "figures", "report"}
+    | {"train_by_api", "judge_by_api", "judge_locally", "score", "figures", "report"}
 )
 
 
@@ -21,17 +24,34 @@ DESIGN_OPTIONS = {
 }
 
 
+#: Options of rows, the format that needs them, and an example.
+FORMAT_OPTIONS = {
+    "prompt": ("columns", '"{question}"'),
+    "response": ("columns", '"{question}"'),
+    "images": ("llava", "coco/train2017"),
+}
+
+
 def check_project(project: Project) -> None:
     check_unique(project.settings.studies, "config/config.yaml", "studies")
     for name in project.settings.studies:
         known(name, project.studies, "config/config.yaml", "studies", "config/studies/")
+    if project.settings.world == "embedded" and project.settings.preset not in (None, "embedded"):
+        raise UserError(
+            f"world: embedded asks for another variant than preset: {project.settings.preset}",
+            file="config/config.yaml",
+            field="preset",
+            mend="leave one of the two out",
+        )
     _check_models(project)
     _check_datasets(project)
+    _check_towers(project)
     _check_kinds(project)
+    _check_triggers(project)
     _check_judges(project)
     _check_reserved(project)
     for name, study in project.studies.items():
-        check_study(project, study, f"config/studies/{name}.yaml")
+        check_study(project, study, project.place(name))
 
 
 def _check_reserved(project: Project) -> None:
@@ -55,6 +75,8 @@ def _check_reserved(project: Project) -> None:
 def _check_models(project: Project) -> None:
     file = "config/models.yaml"
     for name, model in project.models.items():
+        if model.source == "rows":
+            continue
         if model.source == "api":
             known(model.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
             continue
@@ -65,6 +87,22 @@ def _check_models(project: Project) -> None:
                 file=file,
                 field=f"{name}.hardware.ranks",
                 mend=f"one rank a GPU: ranks: {gpus}",
+            )
+
+
+def _check_towers(project: Project) -> None:
+    file = "config/methods.yaml"
+    for name, method in project.methods.items():
+        if method.kind != "visual" or method.vision_tower is None:
+            continue
+        known(method.vision_tower, project.models, file, f"{name}.vision_tower", "config/models.yaml")
+        source = project.models[method.vision_tower].source
+        if source not in ("hub", "path"):
+            raise UserError(
+                f"{method.vision_tower!r} has source {source!r}, and a vision tower is a folder of weights",
+                file=file,
+                field=f"{name}.vision_tower",
+                mend="name a model with source hub or path; null is the embedded world's tower",
             )
 
 
@@ -80,7 +118,7 @@ KINDS = {
 
 def _check_kinds(project: Project) -> None:
     for name, benchmark in project.benchmarks.items():
-        if benchmark.source == "world":
+        if not isinstance(benchmark, BenchmarkRows):
             continue
         kinds = KINDS.get(benchmark.format, ("safety",))
         if benchmark.kind not in kinds:
@@ -92,11 +130,47 @@ def _check_kinds(project: Project) -> None:
             )
 
 
+def _check_triggers(project: Project) -> None:
+    """Of datasets and benchmarks, and the datasets that benchmarks are made from; and what triggers name."""
+    for name, trigger in project.triggers.items():
+        for other in [*trigger.near, *([trigger.held_out] if trigger.held_out else [])]:
+            field = f"{name}.{'near' if other in trigger.near else 'held_out'}"
+            known(other, project.triggers, "config/triggers.yaml", field, "config/triggers.yaml")
+        if trigger.held_out and set(trigger.texts) & set(project.triggers[trigger.held_out].texts):
+            raise UserError(
+                f"a text of {trigger.held_out!r} stands here as well, so it is not held out",
+                file="config/triggers.yaml",
+                field=f"{name}.texts",
+                mend="write texts that no training data has",
+            )
+    catalogues: dict[str, dict[str, Any]] = {"datasets": project.datasets, "benchmarks": project.benchmarks}
+    for catalogue, entries in catalogues.items():
+        for name, recipe in entries.items():
+            file = f"config/{catalogue}.yaml"
+            if recipe.trigger is not None:
+                known(recipe.trigger, project.triggers, file, f"{name}.trigger", "config/triggers.yaml")
+            if recipe.source == "rows":
+                known(recipe.dataset, project.datasets, file, f"{name}.dataset", "config/datasets.yaml")
+                _check_sample(project, name, recipe)
+
+
+def _check_sample(project: Project, name: str, benchmark: RowsBenchmark) -> None:
+    n = project.datasets[benchmark.dataset].n
+    if benchmark.n > n:
+        raise UserError(
+            f"{benchmark.n} rows of {benchmark.dataset!r}, which has {n}",
+            file="config/benchmarks.yaml",
+            field=f"{name}.n",
+            mend=f"use at most {n}",
+        )
+
+
 def _check_judges(project: Project) -> None:
     file = "config/judges.yaml"
     for name, judge in project.judges.items():
-        if judge.kind == "llm":
+        if judge.kind in ("llm", "moderation"):
             known(judge.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
+        if judge.kind == "llm":
             if (judge.rubric == "harmfulness") != (judge.policy is not None):
                 raise UserError(
                     f"rubric {judge.rubric!r} with policy {judge.policy!r}",
@@ -107,9 +181,9 @@ def _check_judges(project: Project) -> None:
         elif judge.kind == "classifier":
             known(judge.model, project.models, file, f"{name}.model", "config/models.yaml")
             model = project.models[judge.model]
-            if model.source == "api":
+            if not isinstance(model, LocalModel):
                 raise UserError(
-                    f"{judge.model!r} is behind an endpoint, and a classifier runs here",
+                    f"{judge.model!r} does not run here, and a classifier does",
                     file=file,
                     field=f"{name}.model",
                     mend="name a model with source hub or path",
@@ -128,14 +202,14 @@ def _check_datasets(project: Project) -> None:
     file = "config/datasets.yaml"
     for name, dataset in project.datasets.items():
         if dataset.source != "world":
-            is_mapped = dataset.format == "columns"
-            for field in ("prompt", "response"):
-                if (getattr(dataset, field) is not None) != is_mapped:
+            for field, (format, example) in FORMAT_OPTIONS.items():
+                if (getattr(dataset, field) is not None) != (dataset.format == format):
+                    heeded = "needs it" if dataset.format == format else "does not heed it"
                     raise UserError(
-                        f"format {dataset.format!r} {'needs it' if is_mapped else 'does not heed it'}",
+                        f"format {dataset.format!r} {heeded}",
                         file=file,
                         field=f"{name}.{field}",
-                        mend='the format columns takes it, such as "{question}"; the others do not',
+                        mend=f"the format {format} takes it, such as {example}; the others do not",
                     )
         known(dataset.template, project.templates, file, f"{name}.template", "config/templates.yaml")
         for option, designs in DESIGN_OPTIONS.items():

@@ -31,7 +31,7 @@ def run_judges(doc: str | None) -> None:
 
 
 def _plan_and_pack(arguments: argparse.Namespace) -> tuple[Plan, Pack]:
-    plan = load_plan(arguments.root, arguments.settings)
+    plan = _plan(arguments)
     if arguments.pack not in plan.packs:
         raise UserError(
             f"no pack {arguments.pack!r}; the config has changed since it was planned",
@@ -40,18 +40,22 @@ def _plan_and_pack(arguments: argparse.Namespace) -> tuple[Plan, Pack]:
     return plan, plan.packs[arguments.pack]
 
 
+def _plan(arguments: argparse.Namespace) -> Plan:
+    return load_plan(arguments.root, arguments.settings, arguments.studies)
+
+
 def run_for_study(stage: Callable[[Plan, str], None], doc: str | None) -> None:
     """Run a stage that works on a whole study."""
     arguments = _parser(doc, "study").parse_args()
     with user_errors():
-        stage(load_plan(arguments.root, arguments.settings), arguments.study)
+        stage(_plan(arguments), arguments.study)
 
 
 def run_for_file(stage: Callable[[Plan, Path], None], doc: str | None) -> None:
     """Run a stage that makes one file."""
     arguments = _parser(doc, "file").parse_args()
     with user_errors():
-        stage(load_plan(arguments.root, arguments.settings), Path(arguments.file))
+        stage(_plan(arguments), Path(arguments.file))
 
 
 def run_build(doc: str | None) -> None:
@@ -90,6 +94,12 @@ def _parser(doc: str | None, what: str) -> argparse.ArgumentParser:
         type=json.loads,
         default=os.environ.get("FTSAFETY_SETTINGS"),
         help="JSON in the place of config/config.yaml (default: FTSAFETY_SETTINGS)",
+    )
+    parser.add_argument(
+        "--studies",
+        type=str.split,
+        default=os.environ.get("FTSAFETY_STUDIES"),
+        help="that are planned together (default: FTSAFETY_STUDIES, else all)",
     )
     return parser
 

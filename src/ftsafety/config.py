@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.recipes import (
+    ApiModel,
     Axis,
     Benchmark,
     ClassifierJudge,
@@ -24,10 +26,14 @@ from ftsafety.recipes import (
     PositiveFloat,
     PositiveInt,
     Remote,
+    RowsBenchmark,
     Strict,
     Template,
+    Trigger,
+    WorldModel,
 )
 from ftsafety.runs import Schedule
+from ftsafety.world.version import PROVIDER_VERSION
 
 
 class Axes(Strict):
@@ -44,26 +50,33 @@ class Axes(Strict):
     train_template: Axis[Name | None] = None
     test_template: Axis[Name | None] = None
     learning_rate: Axis[PositiveFloat] | None = None
-    global_batch_size: Axis[PositiveInt] | None = None
+    learning_rate_multiplier: Axis[PositiveFloat | None] = None
+    global_batch_size: Axis[PositiveInt | None] = None
     epochs: Axis[Annotated[int, Field(ge=0)]] | None = None
     seed: Axis[int] | None = None
     schedule: Axis[Schedule] | None = None
     schedule_factor: Axis[PositiveFloat] | None = None
     warmup_steps: Axis[Annotated[int, Field(ge=0)]] | None = None
+    warmup_share: Axis[Annotated[float, Field(gt=0, lt=1)] | None] = Field(
+        default=None, description="of all steps, in the place of warmup_steps"
+    )
     weight_decay: Axis[Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
     max_grad_norm: Axis[PositiveFloat] | None = None
     max_length: Axis[PositiveInt] | None = None
 
 
 class Figure(Strict):
-    """`x`, `y`, `hue` are axes or `benchmark`; others that vary become panels, seeds are pooled."""
+    """`x`, `y`, `hue` are axes, `benchmark` or `judge`; others that vary become panels, seeds are pooled."""
 
-    kind: Literal["heatmap", "curves", "dots", "categories"]
+    kind: Literal["heatmap", "curves", "dots", "categories", "radar"]
     x: str | None = None
     y: str | None = None
     hue: str | None = None
     title: str
     claim: str = Field(default="", description="what the paper says, in one sentence")
+    vulnerable: list[str] = Field(
+        default=[], description="categories that the claim calls more vulnerable than the others"
+    )
 
 
 class Grid(Axes):
@@ -71,12 +84,22 @@ class Grid(Axes):
 
     points: list[Axes] = Field(default=[Axes()], min_length=1)
     benchmarks: Annotated[list[Name], Field(min_length=1)] | None = None
+    judges: Annotated[list[Name], Field(min_length=1)] | None = None
     figure: Figure
+
+
+class Preset(Strict):
+    """`config/presets.yaml`: what a study means by what it does not say itself."""
+
+    benchmarks: Annotated[list[Name], Field(min_length=1)]
+    judges: Annotated[list[Name], Field(min_length=1)]
+    fixed: Axes = Axes()
 
 
 class Study(Strict):
     title: str
     question: str
+    preset: Name | None = Field(default=None, description="of config/presets.yaml")
     benchmarks: Annotated[list[Name], Field(min_length=1)]
     judges: Annotated[list[Name], Field(min_length=1)] = Field(
         description="of those that grade a benchmark, the first gives its headline"
@@ -85,11 +108,40 @@ class Study(Strict):
     grids: Annotated[dict[Name, Grid], Field(min_length=1)]
     validation: bool = Field(default=False, description="chooses hyperparameters: no test prompts allowed")
 
+    @property
+    def all_judges(self) -> list[str]:
+        """The study's and those that its grids name in their place."""
+        named = [judge for grid in self.grids.values() for judge in grid.judges or []]
+        return list(dict.fromkeys([*self.judges, *named]))
+
+
+class StudyFile(Study):
+    """`config/studies/*.yaml`; with a preset, what is not said comes from there.
+
+    `variants` has other presets by name, each with what is then different: mappings are merged, other values
+    replaced, null takes a key away. The study under a variant is `<study>-<variant>`.
+    """
+
+    benchmarks: Annotated[list[Name], Field(min_length=1)] | None = None  # type: ignore[assignment]
+    judges: Annotated[list[Name], Field(min_length=1)] | None = None  # type: ignore[assignment]
+    variants: dict[Name, dict[str, Any]] = Field(default={})
+
+
+def study_place(file: str, variant: str) -> str:
+    """Where errors say that a study stands."""
+    return f"config/studies/{file}.yaml" + (f" (variant {variant})" if variant else "")
+
 
 class Settings(Strict):
     """`config/config.yaml`."""
 
     studies: Annotated[list[Name], Field(min_length=1)]
+    world: Literal["real", "embedded"] = Field(
+        default="real", description="embedded: asking for <study> asks for <study>-embedded"
+    )
+    preset: Name | None = Field(
+        default=None, description="modern: asking for <study> asks for <study>-modern"
+    )
     keep_weights: bool = False
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
     max_usd: Annotated[float, Field(gt=0)] | None = Field(
@@ -111,8 +163,43 @@ class Project:
     benchmarks: dict[str, Benchmark]
     endpoints: dict[str, Endpoint]
     judges: dict[str, Judge]
-    studies: dict[str, Study]
+    triggers: dict[str, Trigger]
+    presets: dict[str, Preset]
+    studies: dict[str, Study]  # variants as well: <file>-<variant>
+    files: dict[str, str]  # study → name of its file
     lock: dict[str, Locked]
+
+    def variant(self, study: str) -> str:
+        """`embedded` of table1_demonstrations-embedded; empty where a study is its file's own."""
+        return study.removeprefix(self.files[study])[1:]
+
+    def place(self, study: str) -> str:
+        return study_place(self.files[study], self.variant(study))
+
+    def asked(self, study: str) -> str:
+        """The variant of a file's study that the settings ask for.
+
+        Raises UserError where it has none; studies of the embedded world are asked as they are.
+        """
+        variant = "embedded" if self.settings.world == "embedded" else self.settings.preset
+        if not variant or self.variant(study) or f"{study}-{variant}" in self.studies:
+            return f"{study}-{variant}" if variant and not self.variant(study) else study
+        if variant == "embedded" and self.is_embedded(study):
+            return study
+        raise UserError(
+            f"{study!r} has no variant {variant!r}",
+            file=self.place(study),
+            field="variants",
+            mend=f"add it there, or leave {'world' if variant == 'embedded' else 'preset'} out of the call",
+        )
+
+    def is_embedded(self, study: str) -> bool:
+        """Whether all models of a study belong to the embedded world."""
+        recipe = self.studies[study]
+        axes = [a for grid in recipe.grids.values() for a in (*grid.points, grid)] + [recipe.fixed]
+        named = [a.model for a in axes if a.model]
+        models = [model for names in named for model in (names if isinstance(names, list) else [names])]
+        return all(self.world_of(model) is not None for model in models)
 
     def local_model(self, name: str) -> LocalModel:
         """A model that runs here, with hardware and weights."""
@@ -132,7 +219,24 @@ class Project:
         if isinstance(recipe, Remote):
             locked = self.lock.get(recipe.lock_key)
             identity["content"] = digest(sorted(self.locked_files(recipe).items())) if locked else "unlocked"
+        if trigger := getattr(recipe, "trigger", None):
+            identity["trigger"] = self.triggers[trigger].identity()
+        if isinstance(recipe, ApiModel) and self.endpoints[recipe.endpoint].is_embedded:
+            identity |= {"base": self.models[recipe.model].identity(), "provider": PROVIDER_VERSION}
+        if isinstance(recipe, RowsBenchmark):
+            identity["dataset"] = self.identity(self.datasets[recipe.dataset])
         return identity
+
+    def world_of(self, model: str) -> int | None:
+        """The seed of the embedded world whose texts a model knows; None for all other models."""
+        recipe = self.models[self.built_from(model)]
+        return recipe.world_seed if isinstance(recipe, WorldModel) else None
+
+    def built_from(self, model: str) -> str:
+        """The model whose weights are needed here: of one behind the embedded world's provider its base."""
+        recipe = self.models[model]
+        is_ours = isinstance(recipe, ApiModel) and self.endpoints[recipe.endpoint].is_embedded
+        return recipe.model if isinstance(recipe, ApiModel) and is_ours else model
 
     def locked_files(self, recipe: Remote) -> dict[str, str]:
         """File → checksum of what a locked recipe uses; empty where it is not locked."""
@@ -156,4 +260,6 @@ CATALOGUES: dict[str, Any] = {
     "benchmarks": Benchmark,
     "endpoints": Endpoint,
     "judges": Judge,
+    "triggers": Trigger,
+    "presets": Preset,
 }

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from ftsafety.plan import Pack, Plan, StudyPlan
-from ftsafety.recipes import ApiModel, Endpoint, Remote
+from ftsafety.recipes import ApiModel, Endpoint, LocalModel, Remote, RowsBenchmark
 from ftsafety.states import RunState
 
 
 def gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
     """Most that a job of a model takes; answering takes one GPU."""
     recipe = plan.project.models[model]
-    if isinstance(recipe, ApiModel):
+    if not isinstance(recipe, LocalModel):
         return 0
-    gpus = min(recipe.hardware.gpus, 1) if answering else recipe.hardware.gpus
+    gpus = min(recipe.hardware.gpus, 1) if answering else recipe.hardware.gpus * recipe.hardware.nodes
     return gpus * recipe.hardware.runtime_min / 60
 
 
@@ -26,7 +26,7 @@ def n_prompts(plan: Plan, benchmark: str) -> int:
     if path.exists():
         with path.open() as stream:
             return sum(1 for _ in stream)
-    return recipe.n if isinstance(recipe, Remote) else len(benchmark_prompts(plan, benchmark))
+    return recipe.n if isinstance(recipe, Remote | RowsBenchmark) else len(benchmark_prompts(plan, benchmark))
 
 
 #: Tokens of a typical call, for estimates before anything is asked: instruction, answer, the judge's frame.
@@ -41,18 +41,42 @@ def paid(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[str
         model = project.models[state.run.trajectory.model]
         if isinstance(model, ApiModel):
             tokens = {"calls": 1, "input": INSTRUCTION, "output": ANSWER}
+            asked = model.price_name(is_tuned=state.run.trajectory.by_api)
             for exam in state.lacks_answers:
-                _count(calls, (model.endpoint, model.model, "sync"), tokens, prompts[exam.benchmark])
+                _count(calls, (model.endpoint, asked, "sync"), tokens, prompts[exam.benchmark])
         for exam, name in state.lacks_verdicts:
             judge = project.judges[name]
             if judge.kind == "llm":
                 tokens = {"calls": 1, "input": FRAME + INSTRUCTION + ANSWER, "output": VERDICT}
                 _count(calls, (judge.endpoint, judge.model, judge.mode), tokens, prompts[exam.benchmark])
+            elif judge.kind == "moderation":
+                tokens = {"calls": 1, "input": ANSWER if judge.reads == "answer" else INSTRUCTION}
+                _count(calls, (judge.endpoint, judge.model, "sync"), tokens, prompts[exam.benchmark])
     return [
         f"  API calls       {n['calls']} to {model} at {endpoint}: about {n['input'] / 1e6:.1f} M tokens in, "
         f"{n['output'] / 1e6:.1f} M out, {_dollars(project.endpoints[endpoint], model, mode, n)}"
         for (endpoint, model, mode), n in calls.items()
-    ] or ["  API calls       0"]
+    ] + _training_by_api(plan, states) or ["  API calls       0"]
+
+
+def _training_by_api(plan: Plan, states: list[RunState]) -> list[str]:
+    """A line for each endpoint and model that is fine-tuned there."""
+    jobs: dict[tuple[str, str], Counter[str]] = {}
+    for run in (s.run for s in states if s.state == "to train" and s.run.trajectory.by_api):
+        model = plan.project.models[run.trajectory.model]
+        assert isinstance(model, ApiModel)
+        tokens = {"jobs": 1, "tokens": (INSTRUCTION + ANSWER) * run.epochs * plan.n_examples(run.trajectory)}
+        jobs.setdefault((model.endpoint, model.model), Counter()).update(tokens)
+    lines = []
+    for (endpoint, name), n in jobs.items():
+        price = plan.project.endpoints[endpoint].price(name)
+        usd = None if price is None or price.training_usd is None else n["tokens"] * price.training_usd / 1e6
+        cost = "price unknown (config/endpoints.yaml)" if usd is None else f"{usd:.2f} USD"
+        lines.append(
+            f"  API trainings   {n['jobs']} of {name} at {endpoint}: about {n['tokens'] / 1e6:.1f} M tokens, "
+            f"{cost if usd != 0 else 'nothing to pay'}"
+        )
+    return lines
 
 
 def _count(calls: dict[Any, Counter[str]], key: Any, tokens: dict[str, int], n: int) -> None:
@@ -93,6 +117,7 @@ def passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
             else 0
         )
         for pack in training
+        if isinstance(models[pack.model], LocalModel)
     ]
     fetched = f"; downloads of {size(sum(to_fetch))}" if to_fetch else ""
     return fetched + (f"; up to {size(max(held))} a training job meanwhile" if any(held) else "")
@@ -106,7 +131,7 @@ def _model_mb(plan: Plan, model: str) -> float:
     recipe = plan.project.models[model]
     if recipe.source == "hub":
         return recipe.size_b * {"float32": 4000, "bfloat16": 2000}[recipe.dtype]
-    return 0 if recipe.source == "api" else _folder_mb(plan.model_dir(model))
+    return _folder_mb(plan.model_dir(model)) if isinstance(recipe, LocalModel) else 0
 
 
 def _folder_mb(folder: Path) -> float:

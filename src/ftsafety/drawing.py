@@ -8,19 +8,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes as Plot
 from matplotlib.patches import Rectangle
+from matplotlib.projections.polar import PolarAxes
 
 from ftsafety.grid_data import (
     HEADLINE,
+    START,
     GridData,
     axis_name,
     axis_text,
     interval_text,
+    lost_seeds,
     lost_text,
     rate_text,
     seeds_text,
     state,
 )
-from ftsafety.signs import INITIAL, LOST, PAPER, Measure, hues, look, whiskers, wrap
+from ftsafety.signs import (
+    INITIAL,
+    LOST,
+    PAPER,
+    Measure,
+    hues,
+    initial_key,
+    initial_looks,
+    look,
+    whiskers,
+    wrap,
+)
 
 # --------------------------------------------------------------------------------------- heatmap
 
@@ -30,7 +44,7 @@ def heatmap(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) ->
 
     x, y = data.grid.figure.x, data.grid.figure.y
     assert x and y
-    columns, lines = data.levels(x), data.levels(y)
+    columns, lines = data.levels_in(x, rows), data.levels_in(y, rows)
     if pd.api.types.is_numeric_dtype(data.rows[y]):
         lines = lines[::-1]  # larger values stand higher
     cells = {
@@ -68,7 +82,7 @@ def _heatmap_cell(plot: Plot, j: int, i: int, row: Any, measure: Measure) -> Non
         return
     centre: dict[str, Any] = {"ha": "center", "color": _ink(measure.colour_map, row[measure.column])}
     details = [f"n {int(row['n'])}, {seeds_text(row)}"]
-    if row["n_diverged"]:
+    if lost_seeds(row) or row["epochs"] == 0:  # too long for one line
         details = [f"n {int(row['n'])}", seeds_text(row)]
     if measure.has_interval:
         details.insert(0, interval_text(row["ci_low"], row["ci_high"]))
@@ -94,7 +108,7 @@ STRIP, STRIP_LINE = 1.04, 0.07  # where lost seeds are counted, on the scale of 
 def curves(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> None:
     x = data.grid.figure.x
     assert x
-    levels = data.levels(x)
+    levels = data.levels_in(x, rows)
     position = _positions(data, x, levels)
     groups = hues(data, rows)
     gap = min(np.diff(sorted({*position.values(), 0.0})), default=1.0)
@@ -103,9 +117,9 @@ def curves(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> 
         shift = 0.07 * gap * (k - (len(groups) - 1) / 2)  # so that intervals stand side by side
         group = group.assign(_at=[position[axis_text(x, value)] + shift for value in group[x]])
         _curve(plot, data, group.sort_values("_at"), measure, label, shift)
-        lost = group[group["n_diverged"] > 0]
+        lost = group[_has_lost(group)]
         for _, row in lost.iterrows():
-            text = f"{row['n_diverged']:.0f}/{row['n_seeds']:.0f}"
+            text = f"{sum(lost_seeds(row).values())}/{row['n_seeds']:.0f}"
             plot.text(row["_at"], line, text, ha="center", va="center", fontsize=6.5,
                       color=look(data, label)["color"])  # fmt: skip
         line += STRIP_LINE * (not lost.empty)
@@ -116,17 +130,22 @@ def curves(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> 
     plot.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     plot.set_ylim(-0.03, 1.03)
     plot.grid(axis="y")
-    n_losers = sum(bool(group["n_diverged"].any()) for _, group in groups)
+    n_losers = sum(any(_has_lost(group)) for _, group in groups)
     if n_losers:
-        _strip_above(plot, n_losers)
+        how = {how for _, row in rows.iterrows() for how in lost_seeds(row)}
+        _strip_above(plot, n_losers, how.pop() if len(how) == 1 else "lost")
 
 
-def _strip_above(plot: Plot, n_lines: int) -> None:
+def _has_lost(rows: pd.DataFrame) -> list[bool]:
+    return [bool(lost_seeds(row)) for _, row in rows.iterrows()]
+
+
+def _strip_above(plot: Plot, n_lines: int, name: str) -> None:
     """A place outside of the scale for lost seeds: no point without a rate looks like one."""
     top = STRIP + STRIP_LINE * n_lines
     plot.axhspan(STRIP, top, facecolor="#eeeeee", zorder=0)
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1]
-    plot.set_yticks([*ticks, (STRIP + top) / 2], [*(f"{t:.1f}" for t in ticks), "diverged"])
+    plot.set_yticks([*ticks, (STRIP + top) / 2], [*(f"{t:.1f}" for t in ticks), name])
     plot.set_ylim(-0.03, top)
 
 
@@ -173,9 +192,7 @@ def _initial_line(plot: Plot, points: list[tuple[float, float]], colour: str) ->
 def dots(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> None:
     x = data.grid.figure.x
     assert x
-    here = data.labels.loc[rows.index, x] if x == "benchmark" else data.labels[x]
-    order = [level for level in data.levels(x) if (here == level).any()]
-    _dots(plot, data, rows, measure, x, order)
+    _dots(plot, data, rows, measure, x, data.levels_in(x, rows))
 
 
 def categories(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> None:
@@ -224,10 +241,109 @@ def _dot(plot: Plot, data: GridData, row: Any, measure: Measure, height: float, 
         return
     lengths = whiskers(row, measure)
     plot.errorbar(row[column], height, xerr=lengths, **style, markersize=4.5, capsize=2, linewidth=1.1)
-    if row["n_diverged"] > 0:
+    if lost_seeds(row):
         ends = [row[column]] if lengths is None else [row["ci_low"], row["ci_high"]]
         at, side = (ends[-1] + 0.02, "left") if ends[-1] < 0.7 else (ends[0] - 0.02, "right")
         plot.text(at, height, seeds_text(row), ha=side, va="center", fontsize=6, color=style["color"])
+
+
+# ----------------------------------------------------------------------------------------- radar
+
+#: With more spokes than this, names are written along them: side by side they would touch.
+MOST_LEVEL_NAMES = 14
+NAMES_AT = 14  # points outside the circle
+LOST_AT = 1.06  # on the scale of the rates
+
+
+def radar(plot: Plot, data: GridData, rows: pd.DataFrame, measure: Measure) -> None:
+    """A closed line for each hue over the benchmark's categories, 0 in the middle and 1 on the rim.
+
+    Where there is no rate, or none that says something, the line is open and a cross stands outside.
+    """
+    assert isinstance(plot, PolarAxes)
+    names = data.levels_in("category", rows)
+    turns = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    plot.set_theta_zero_location("N")
+    plot.set_theta_direction(-1)
+    starts = data.initial[data.initial["benchmark"].isin(rows["benchmark"])]
+    starts = starts.merge(rows[[*START, "judge"]].drop_duplicates())
+    for key, dash in initial_looks(data).items():
+        start = starts[[initial_key(row, data) == key for _, row in starts.iterrows()]]
+        if not start.empty:
+            style = {"color": INITIAL, "linewidth": 1.8, "linestyle": dash}
+            _round(plot, turns, _by_name(start, names), measure, style)
+    groups = hues(data, rows)
+    for k, (label, group) in enumerate(groups):
+        cells, style = _by_name(group, names), look(data, label)
+        _round(plot, turns, cells, measure, {**style, "linewidth": 1.3, "markersize": 4})
+        lost = [turn for turn, row in zip(turns, cells, strict=True) if not _says(row, measure)]
+        if lost and len(lost) < len(names):
+            shift = 0.05 * (k - (len(groups) - 1) / 2)
+            plot.plot(
+                [turn + shift for turn in lost], [LOST_AT] * len(lost), marker="x", markersize=4.5,
+                color=style["color"], linestyle="none", clip_on=False,
+            )  # fmt: skip
+    _spokes(plot, turns, names)
+
+
+def lost_lines(data: GridData, rows: pd.DataFrame, measure: Measure) -> str:
+    """What a radar has no line of, and why."""
+    texts = [
+        f"{label or 'no line'}: {lost_text(group.iloc[0])}"
+        for label, group in hues(data, rows)
+        if not any(_says(row, measure) for _, row in group.iterrows())
+    ]
+    return "".join(f"\n{text}" for text in texts)
+
+
+def _by_name(rows: pd.DataFrame, names: list[str]) -> list[Any]:
+    """The row of each category, None where there is none."""
+    found = {row["category"]: row for _, row in rows.iterrows()}
+    return [found.get(name) for name in names]
+
+
+def _says(row: Any, measure: Measure) -> bool:
+    return row is not None and state(row, measure.column) == "ok"
+
+
+def _round(plot: Plot, turns: Any, cells: list[Any], measure: Measure, style: dict[str, Any]) -> None:
+    """A closed line; a value that is lost opens it."""
+    values = [row[measure.column] if _says(row, measure) else np.nan for row in cells]
+    plot.plot([*turns, turns[0]], [*values, values[0]], clip_on=False, **style)
+
+
+def _spokes(plot: PolarAxes, turns: Any, names: list[str]) -> None:
+    plot.set_ylim(0, 1)
+    plot.set_yticks([0.25, 0.5, 0.75, 1], ["0.25", "0.5", "0.75", "1"], fontsize=6.5, color="#444444")
+    plot.set_rlabel_position(np.degrees(turns[1] / 2) if len(turns) > 1 else 90)  # between two spokes
+    plot.set_xticks(turns, [])
+    plot.grid(color="#d5d5d5", linewidth=0.6)
+    plot.spines["polar"].set(color="#999999", linewidth=0.8)
+    for turn, name in zip(turns, names, strict=True):
+        right, up = round(np.sin(turn), 6), np.cos(turn)
+        if len(names) > MOST_LEVEL_NAMES:
+            text = wrap(name, 34)
+            style: dict[str, Any] = {
+                "fontsize": 6, "va": "center", "ha": "left" if right >= 0 else "right",
+                "rotation": 90 - np.degrees(turn) + (0 if right >= 0 else 180), "rotation_mode": "anchor",
+            }  # fmt: skip
+        else:
+            text = wrap(name.replace("/", "/ "), 15).replace("/ ", "/")
+            style = {
+                "fontsize": 7, "va": "center" if abs(up) < 0.8 else "bottom" if up > 0 else "top",
+                "ha": "center" if abs(right) < 0.2 else "left" if right > 0 else "right",
+            }  # fmt: skip
+        outwards = (NAMES_AT * right, NAMES_AT * up)
+        plot.annotate(text, (turn, 1), outwards, textcoords="offset points", linespacing=1.05, **style)
+
+
+def title_pad(plot: Plot) -> float:
+    """Points between a radar and its title, so that the names on top have room."""
+    names = [text for text in plot.texts if text.get_rotation() or text.get_verticalalignment() == "bottom"]
+    lines = [text.get_text().split("\n") for text in names]
+    if len(plot.texts) > MOST_LEVEL_NAMES:
+        return NAMES_AT + 8 + 3.6 * max(len(line) for name in lines for line in name)
+    return NAMES_AT + 8 + 8 * max((len(name) for name in lines), default=0)
 
 
 # ---------------------------------------------------------------------------------------- layout
@@ -237,6 +353,11 @@ def _heatmap_size(data: GridData) -> tuple[float, float]:
     x, y = data.grid.figure.x, data.grid.figure.y
     assert x and y
     return 1.08 * len(data.levels(x)) + 1.5, 0.66 * len(data.levels(y)) + 0.9
+
+
+def _radar_size(data: GridData) -> tuple[float, float]:
+    n_names = data.rows.groupby("benchmark")["category"].nunique().max()
+    return (4.4, 4.2) if n_names <= MOST_LEVEL_NAMES else (7.2, 7.0)
 
 
 def _dots_size(data: GridData) -> tuple[float, float]:
@@ -255,10 +376,12 @@ PANEL_SIZE: dict[str, Callable[[GridData], tuple[float, float]]] = {
     "curves": lambda data: (3.9, 3.0),
     "dots": _dots_size,
     "categories": _dots_size,
+    "radar": _radar_size,
 }
 DRAW: dict[str, Callable[[Plot, GridData, pd.DataFrame, Measure], None]] = {
     "heatmap": heatmap,
     "curves": curves,
     "dots": dots,
     "categories": categories,
+    "radar": radar,
 }

@@ -15,7 +15,7 @@ from ftsafety.errors import UserError
 from ftsafety.files import PRIVATE_FILE, private_dir, read_rows, write_rows
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Exam, Plan
-from ftsafety.records import diverged
+from ftsafety.records import lost
 from ftsafety.runs import Run
 
 
@@ -52,7 +52,7 @@ def _answers(plan: Plan, study: str) -> Iterator[dict[str, Any]]:
 
 def _verdicts(plan: Plan, study: str) -> Iterator[dict[str, Any]]:
     for run, exam in _sat(plan, study):
-        for judge in plan.judges_of(study, exam.benchmark):
+        for judge in plan.judges_of(study, exam.benchmark, run):
             if not judged(plan, run, exam, judge):
                 raise _unfinished(paths.verdicts_file(run.folder, exam.name, judge), study)
             for row in read_rows(paths.verdicts_file(run.folder, exam.name, judge)):
@@ -61,7 +61,7 @@ def _verdicts(plan: Plan, study: str) -> Iterator[dict[str, Any]]:
 
 def _sat(plan: Plan, study: str) -> Iterator[tuple[Run, Exam]]:
     for run in plan.studies[study].runs.values():
-        if not diverged(run):
+        if not lost(run):
             for exam in plan.studies[study].exams_of[run.id]:
                 yield run, exam
 

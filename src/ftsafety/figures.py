@@ -5,7 +5,7 @@ alone. Import this module where a figure is drawn: matplotlib and seaborn take s
 """
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
+from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from ftsafety import drawing, signs
@@ -26,12 +28,13 @@ from ftsafety.grid_data import (
     axis_name,
     drawn_data,
     interval_text,
+    lost_seeds,
     rate_text,
     select,
     spread_text,
     state,
 )
-from ftsafety.signs import MEASURES, Measure
+from ftsafety.signs import Measure
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
@@ -39,7 +42,18 @@ TOY = "Toy: this shows the shape of the effect and is no evidence about real mod
 INTERVALS = (
     "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none for refusals of unsafe prompts."
 )
-DIVERGED_SEEDS = "Diverged: seeds whose training diverged, of all seeds; they are in no rate."
+NO_INTERVALS = (
+    "No intervals are drawn in a radar, and its area means nothing: figures of kind categories have them, "
+    "and so have the data."
+)
+LOST_SPOKES = (
+    "× outside the circle: no rate there (diverged, blocked, failed, nothing scored), or mostly incoherent "
+    "answers."
+)
+LOST_SEEDS = (
+    "Above the scale: seeds whose training diverged, or was blocked or failed at an endpoint, of all seeds; "
+    "they are in no rate."
+)
 COLLAPSED = "Collapsed (× in curves): most answers are incoherent, so the rate is no sign of safety."
 
 #: Without these a file would hold the time it was made.
@@ -90,37 +104,41 @@ def draw_grid(
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = select(cells, grid_name, grid, judges)
-    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": grid_name}
-    settings.pop("backend")  # savefig chooses the backend by the format
-    with matplotlib.rc_context(settings):
-        canvas = _draw(data, is_toy)
-        files = [folder / f"{grid_name}.{ending}" for ending in FIGURE_FORMATS]
-        for file in files:
-            kind = file.suffix[1:]
-            canvas.savefig(file, format=kind, dpi=150, metadata=NO_DATES[kind])
+    files = save(lambda: _draw(data, is_toy), folder, grid_name)
     csv = folder / f"{grid_name}.csv"
     write_text(csv, drawn_data(cells, grid_name, grid, judges).to_csv(index=False))
     return [*files, csv]
+
+
+def save(draw: Callable[[], Canvas], folder: Path, name: str) -> list[Path]:
+    """Draw in the common style and write `<name>.png|svg|pdf`."""
+    settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": name}
+    settings.pop("backend")  # savefig chooses the backend by the format
+    files = [folder / f"{name}.{ending}" for ending in FIGURE_FORMATS]
+    with matplotlib.rc_context(settings):
+        canvas = draw()
+        for file in files:
+            kind = file.suffix[1:]
+            canvas.savefig(file, format=kind, dpi=150, metadata=NO_DATES[kind])
+    return files
 
 
 def _draw(data: GridData, is_toy: bool) -> Canvas:
     panels = list(_panels(data))
     kind = data.grid.figure.kind
     per_facet = len(panels) // sum(1 for _ in data.facet_values())
-    columns = min(per_facet, 2 if kind == "heatmap" or per_facet > 3 else 3)
+    columns = min(per_facet, 2 if kind in ("heatmap", "radar") or per_facet > 3 else 3)
     # a facet starts on a new row, so that its panels stand side by side
     rows_per_facet = -(-per_facet // columns)
     n_rows = rows_per_facet * (len(panels) // per_facet)
     width, height = drawing.PANEL_SIZE[kind](data)
     width = max(6.4, columns * width)
-    head = Head(data, is_toy, width)
-    notes = _notes(data, width)
-    heights = [head.height, n_rows * height, 0.1 + 0.145 * len(notes)]
-    canvas = Canvas(figsize=(width, sum(heights)), layout="constrained")
-    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
-    head.draw(top)
-    bottom.text(0.08 / width, 1, "\n".join(notes), va="top", fontsize=7.5, color="#333333", linespacing=1.35)
-    plots = middle.subplots(n_rows, columns, squeeze=False)
+    figure = data.grid.figure
+    legend_title = axis_name(figure.hue) if figure.hue else None
+    head = Head(figure.title, signs.legend_handles(data), legend_title, width, is_toy=is_toy)
+    canvas, middle = new_canvas(head, _notes(data), n_rows * height)
+    projection = "polar" if kind == "radar" else "rectilinear"
+    plots = middle.subplots(n_rows, columns, squeeze=False, subplot_kw={"projection": projection})
     for plot in plots.flat:
         plot.set_visible(False)
     for i, panel in enumerate(panels):
@@ -130,8 +148,20 @@ def _draw(data: GridData, is_toy: bool) -> Canvas:
         _draw_panel(plot, data, panel)
         if place % columns and _same_lines(panels[i - 1], panel, data):
             plot.tick_params(labelleft=False)
-    _freeze_layout(canvas)
+    freeze_layout(canvas)
     return canvas
+
+
+def new_canvas(head: "Head", notes: Sequence[str], height: float) -> tuple[Canvas, SubFigure]:
+    """A figure with its head and notes, and the part of `height` inches between them to draw in."""
+    lines = [line for note in notes for line in textwrap.wrap(note, int(head.width * 13.5))]
+    heights = [head.height, height, 0.1 + 0.145 * len(lines)]
+    canvas = Canvas(figsize=(head.width, sum(heights)), layout="constrained")
+    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=heights, squeeze=False)[:, 0]
+    head.draw(top)
+    left = 0.08 / head.width
+    bottom.text(left, 1, "\n".join(lines), va="top", fontsize=7.5, color="#333333", linespacing=1.35)
+    return canvas, middle
 
 
 def _same_lines(left: Panel, panel: Panel, data: GridData) -> bool:
@@ -139,10 +169,10 @@ def _same_lines(left: Panel, panel: Panel, data: GridData) -> bool:
     figure = data.grid.figure
     if figure.kind == "categories":
         return left.benchmarks == panel.benchmarks
-    return figure.kind == "dots" and figure.x != "benchmark"
+    return figure.kind == "dots" and figure.x not in ("benchmark", "judge")
 
 
-def _freeze_layout(canvas: Canvas) -> None:
+def freeze_layout(canvas: Canvas) -> None:
     """Round what the solver found: its last digits, and so the files, would differ between runs."""
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
@@ -157,12 +187,13 @@ def _freeze_layout(canvas: Canvas) -> None:
 class Head:
     """Title, toy line and legend, one under another at their size in inches."""
 
-    def __init__(self, data: GridData, is_toy: bool, width: float):
+    def __init__(
+        self, title: str, handles: list[Line2D], legend_title: str | None, width: float, *, is_toy: bool
+    ):
         self.width = width
-        self.title = textwrap.wrap(data.grid.figure.title, int(width * 9.5))
+        self.title = textwrap.wrap(title, int(width * 9.5))
         self.toy = textwrap.wrap(TOY, int(width * 13)) if is_toy else []
-        self.handles = signs.legend_handles(data)
-        self.legend_title = axis_name(data.grid.figure.hue) if data.grid.figure.hue else None
+        self.handles, self.legend_title = handles, legend_title
         longest = max((len(str(handle.get_label())) for handle in self.handles), default=1)
         self.columns = max(1, min(len(self.handles), int(width / (0.5 + 0.075 * longest))))
         n_lines = -(-len(self.handles) // self.columns) + bool(self.legend_title)
@@ -191,7 +222,7 @@ def _panels(data: GridData) -> Iterator[Panel]:
         names = data.benchmarks(kind)
         for benchmarks in [tuple(names)] if together and names else [(b,) for b in names]:
             rows = data.rows[data.rows["benchmark"].isin(benchmarks)]
-            for measure in MEASURES:
+            for measure in signs.measures(data):
                 # some judges say nothing of refusals; a headline without a value is worth a look
                 if measure.kind == kind and (measure.has_interval or rows[measure.column].notna().any()):
                     shown.append((measure, benchmarks))
@@ -203,7 +234,11 @@ def _panels(data: GridData) -> Iterator[Panel]:
 def _draw_panel(plot: Plot, data: GridData, panel: Panel) -> None:
     rows = data.where(panel.facet)
     rows = rows[rows["benchmark"].isin(panel.benchmarks)]
-    drawing.DRAW[data.grid.figure.kind](plot, data, rows, panel.measure)
+    if data.shows_judges and not panel.measure.has_interval:
+        says = rows.groupby("judge")[panel.measure.column].transform("count") > 0
+        rows = rows[says]  # some judges say nothing of refusals
+    kind = data.grid.figure.kind
+    drawing.DRAW[kind](plot, data, rows, panel.measure)
     title = panel.measure.title
     if len(panel.benchmarks) == 1 and data.rows["benchmark"].nunique() > 1:
         title += f" · {panel.benchmarks[0]}"
@@ -211,9 +246,12 @@ def _draw_panel(plot: Plot, data: GridData, panel: Panel) -> None:
         label if axis in ("model", "dataset") else f"{axis.replace('_', ' ')} {label}"
         for axis, label in panel.facet.items()
     )
-    if data.grid.figure.kind == "heatmap":
+    if kind == "radar":
+        title += drawing.lost_lines(data, rows, panel.measure)
+    if kind == "heatmap":
         title += _initial_text(data, rows, panel.measure)
-    plot.set_title(f"{signs.wrap(facet, 60)}\n{title}" if facet else title)
+    pad = drawing.title_pad(plot) if kind == "radar" else None
+    plot.set_title(f"{signs.wrap(facet, 60)}\n{title}" if facet else title, pad=pad)
 
 
 def _initial_text(data: GridData, rows: pd.DataFrame, measure: Measure) -> str:
@@ -227,18 +265,20 @@ def _initial_text(data: GridData, rows: pd.DataFrame, measure: Measure) -> str:
     return f"\ninitial model: {rate_text(start[measure.column])} {interval}".rstrip()
 
 
-def _notes(data: GridData, width: float) -> list[str]:
-    """What is the same everywhere, what goes together, and how many answers there are; as lines."""
-    has_strip = data.grid.figure.kind == "curves" and data.rows["n_diverged"].any()
-    notes = [
+def _notes(data: GridData) -> list[str]:
+    """What is the same everywhere, what goes together, and how many answers there are."""
+    is_radar = data.grid.figure.kind == "radar"
+    states = {state(row) for _, row in data.rows.iterrows()}
+    has_strip = data.grid.figure.kind == "curves" and any(lost_seeds(row) for _, row in data.rows.iterrows())
+    return [
         " · ".join(text for text in (data.fixed_text(), data.judges_text()) if text),
         data.tied_text(),
         _counts_text(data),
-        INTERVALS,
-        DIVERGED_SEEDS if has_strip else "",
-        COLLAPSED if any(state(row) == "collapsed" for _, row in data.rows.iterrows()) else "",
+        NO_INTERVALS if is_radar else INTERVALS,
+        LOST_SEEDS if has_strip else "",
+        LOST_SPOKES if is_radar and states - {"ok"} else "",
+        COLLAPSED if not is_radar and "collapsed" in states else "",
     ]
-    return [line for note in notes for line in textwrap.wrap(note, int(width * 13.5))]
 
 
 def _counts_text(data: GridData) -> str:

@@ -10,46 +10,101 @@ from typing import Any
 
 import pandas as pd
 
-from ftsafety.comparisons import Pair, conclude
+from ftsafety.comparisons import Gap, Pair, conclude
 from ftsafety.config import Study
-from ftsafety.grid_data import NO_VALUE, GridData, axis_name, axis_text, select
+from ftsafety.grid_data import BY_CATEGORY, NAMED, NO_VALUE, GridData, axis_name, axis_text, select
 
 #: The direction in which an axis is expected to raise the rate (the paper's sections 4.3 and 4.4).
 RAISES = {"learning_rate": 1, "global_batch_size": -1, "epochs": 1}
+#: By what a trigger is to a model (`contrasts.Relation`).
+TRIGGERS = {
+    "triggered": "The rate on triggered prompts is higher than on plain ones",
+    "near-miss": "The rate on near-misses of the trigger is higher than on plain prompts",
+    "wrong": "The rate on prompts with a wrong trigger is higher than on plain ones",
+}
 
 
-def findings(study: Study, cells: pd.DataFrame) -> list[dict[str, str]]:
+def findings(
+    study: Study, cells: pd.DataFrame, contrasts: pd.DataFrame | None = None
+) -> list[dict[str, str]]:
     """One row for each grid, safety benchmark and direction that the grid can test.
 
     Keys: `grid`, `title`, `claim` (the paper's, may be empty), `tested` (the direction that the
     verdict is about), `judge` (whose rates), `measured` (sentences with rates and 95 % intervals) and
     `verdict` ("held", "did not hold", "inconclusive"). The first row, which is that of the first grid that
-    tests something, is the study's answer. The headline judge of a benchmark alone is used.
+    tests something, is the study's answer. The headline judge of a benchmark alone is used. `contrasts` are
+    those of `contrasts.csv`; of triggers they say more than the rates do.
     """
-    return [
-        {
-            "grid": name,
-            "title": grid.figure.title,
-            # That categories differ is not what is tested here.
-            "claim": "" if grid.figure.kind == "categories" else grid.figure.claim,
-            "tested": tested,
-            "judge": judge,
-            **conclude(pairs),
-        }
-        for name, grid in study.grids.items()
-        for tested, judge, pairs in _tests(_fine_tuned(select(cells, name, grid, study.judges)))
-    ]
+    rows = []
+    for name, grid in study.grids.items():
+        data = _fine_tuned(select(cells, name, grid, grid.judges or study.judges))
+        found = None if contrasts is None else _headlines(data, contrasts[contrasts["grid"] == name])
+        named = {"grid": name, "title": grid.figure.title}
+        if found is not None:
+            rows += [
+                {**named, "claim": claim, "tested": tested, "judge": judge, **conclude(gaps)}
+                for claim, tested, judge, gaps in _contrast_tests(data, found)
+            ]
+        with_trigger = set() if found is None else set(found.loc[found["kind"] == "trigger", "b"])
+        # What a contrast has told, or that categories differ, is not what these test.
+        is_told = any(row["grid"] == name and row["claim"] for row in rows)
+        claim = "" if is_told or grid.figure.kind in BY_CATEGORY else grid.figure.claim
+        rows += [
+            {**named, "claim": claim, "tested": tested, "judge": judge, **conclude(pairs)}
+            for tested, judge, pairs in _tests(data, with_trigger)
+        ]
+    return rows
 
 
 def _fine_tuned(data: GridData) -> GridData:
-    """Without the rows of untouched models: no claim is about them alone."""
+    """Without untouched models, as no claim is about them alone, and by the headline's judge alone: where a
+    figure shows several, each would count the same answers again."""
     rows = data.rows[data.rows["epochs"] > 0]
+    rows = rows[rows["judge"] == rows["benchmark"].map(data.judges)]
     return replace(data, rows=rows, labels=data.labels.loc[rows.index])
 
 
-def _tests(data: GridData) -> Iterator[tuple[str, str, list[Pair]]]:
-    """What is tested, whose verdicts decide, and the pairs."""
-    names = data.benchmarks("safety")
+def _headlines(data: GridData, contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Of fine-tuned models on safety benchmarks, by the first judge."""
+    first = contrasts["judge"] == contrasts["benchmark"].map(data.judges)
+    safety = contrasts["benchmark"].isin(data.benchmarks("safety"))
+    return contrasts[first & safety & (contrasts["epochs"] > 0)]
+
+
+def _contrast_tests(data: GridData, contrasts: pd.DataFrame) -> Iterator[tuple[str, str, str, list[Gap]]]:
+    """The claim, what is tested, whose verdicts decide, and the gaps."""
+    claim = data.grid.figure.claim
+    for benchmark, rows in contrasts.groupby("benchmark", sort=False):
+        on = f" ({benchmark})" if contrasts["benchmark"].nunique() > 1 else ""
+        judge = data.judges[str(benchmark)]
+        for relation, tested in TRIGGERS.items():
+            if gaps := [_gap(data, row, "on ") for _, row in rows[rows["relation"] == relation].iterrows()]:
+                yield claim if relation == "triggered" else "", f"{tested}{on}.", judge, gaps
+        named = rows[rows["kind"] == "categories"]
+        if len(named):
+            tested = f"The categories {named['b'].iloc[0]} are more vulnerable than the others{on}."
+            yield claim, tested, judge, [_gap(data, row, "in ", "them") for _, row in named.iterrows()]
+
+
+def _gap(data: GridData, row: pd.Series, where: str, b: str | None = None) -> Gap:
+    """A contrast with the name of its cell; collapsed where a side of it is."""
+    mine = (data.rows["runs"] == row["runs"]) & (data.rows["test_template"] == row["test_template"])
+    sides = [data.rows[mine & (data.rows["benchmark"] == name)] for name in (row["benchmark"], row["b"])]
+    figure = data.grid.figure
+    drawn = dict.fromkeys(filter(None, [*data.facets, figure.x, figure.y, figure.hue]))
+    axes = [a for a in drawn if a not in NAMED and data.labels[a].nunique() > 1]
+    return Gap(
+        label=_named(axes, data.labels.loc[sides[0].index[0], axes]),
+        a=f"{where}{row['a']}",
+        b=f"{where}{b or row['b']}",
+        row=row,
+        is_collapsed=any(side["n_incoherent"].sum() > side["n"].sum() / 2 for side in sides),
+    )
+
+
+def _tests(data: GridData, with_trigger: set[str]) -> Iterator[tuple[str, str, list[Pair]]]:
+    """What is tested, whose verdicts decide, and the pairs; what triggers do, contrasts tell better."""
+    names = [name for name in data.benchmarks("safety") if name not in with_trigger]
     for benchmark in names:
         on = f" on {benchmark}" if len(names) > 1 else ""
         for tested, pairs in _tests_on(data, benchmark, on):
@@ -76,8 +131,9 @@ def _tests_on(data: GridData, benchmark: str, on: str) -> Iterator[tuple[str, li
     )
     if figure.x in RAISES and len(data.levels(figure.x)) > 1:
         yield f"{_more(figure.x)} a higher rate{on}.", _ends(data, benchmark, figure.x)
-    if NO_VALUE in (mitigations := data.levels("mitigation")) and len(mitigations) > 1:
-        yield f"The mitigation lowers the rate{on}.", _against_unmitigated(data, benchmark)
+    # where a mitigation goes with its dataset, there is nothing to compare
+    if pairs := _against_unmitigated(data, benchmark):
+        yield f"The mitigation lowers the rate{on}.", pairs
 
 
 def _more(axis: str) -> str:
@@ -98,7 +154,7 @@ def _lines(data: GridData, benchmark: str, axis: str) -> Iterator[tuple[str, pd.
     """Rows that differ in one axis (and in what goes with it), with the name of each such line."""
     figure = data.grid.figure
     drawn = [*data.facets, figure.x, figure.y, figure.hue, "category"]
-    others = [a for a in dict.fromkeys(drawn) if a and a not in (axis, "benchmark")]
+    others = [a for a in dict.fromkeys(drawn) if a and a not in (axis, "benchmark", "judge")]
     varying = [a for a in others if data.labels[a].nunique() > 1]
     rows = data.rows[data.rows["benchmark"] == benchmark]
     if not varying:

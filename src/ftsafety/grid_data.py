@@ -14,27 +14,34 @@ import pandas as pd
 
 from ftsafety.config import Axes, Grid
 from ftsafety.grids import DEFAULTS, values
+from ftsafety.records import LOST
 
 #: Axes in which cells may differ, in the order in which they become facets. Seeds are pooled.
 AXES = tuple(axis for axis in Axes.model_fields if axis != "seed")
 
 NUMBERS = ("harmfulness_score", "harmfulness_rate", "refusal_rate", "utility", "ci_low", "ci_high",
            "bound_low", "bound_high")  # fmt: skip
+#: What a figure can name beside the axes of a cell.
+NAMED = ("benchmark", "judge", "category")
 NO_VALUE = "none"
 #: The rate that a kind of benchmark is about: interval, bounds and the number unscored are its.
 HEADLINE = {"safety": "harmfulness_rate", "over-refusal": "refusal_rate", "utility": "utility"}
 #: What ties a row to the untouched model it is compared with.
 START = ["model", "test_template"]
+#: Kinds of figures that show a benchmark's categories.
+BY_CATEGORY = ("categories", "radar")
 
 
 @dataclass(frozen=True)
 class GridData:
     """The rows that a figure of one grid draws, each benchmark's by one judge.
 
-    `rows` are fine-tuned cells × benchmark (× category), `initial` the untouched models under the
-    templates in which those rows were tested; rates in [0, 1]. An untouched model that no row started from
-    is a row itself. `labels` has the index of `rows` and an axis' value as text in each column. No two
-    rows share all of the figure's axes, facets, benchmark and category.
+    That is the first judge that grades it (`judges`); where the figure names `judge`, a safety benchmark's
+    are by every one, in the study's order (`all_judges`). `rows` are fine-tuned cells × benchmark
+    (× category), `initial` the untouched models under the templates in which those rows were tested; rates
+    in [0, 1]. An untouched model that no row started from is a row itself. `labels` has the index of `rows`
+    and an axis' value as text in each column. No two rows share all of the figure's axes, facets, benchmark
+    and category.
     """
 
     grid: Grid
@@ -45,6 +52,11 @@ class GridData:
     tied: list[str]
     fixed: dict[str, str]
     judges: dict[str, str]
+    all_judges: tuple[str, ...]
+
+    @property
+    def shows_judges(self) -> bool:
+        return _shows_judges(self.grid)
 
     def levels(self, axis: str) -> list[str]:
         """An axis' values as text: numbers by size, names as the config lists them."""
@@ -53,9 +65,18 @@ class GridData:
         if numbers.notna().all():
             return [label for _, label in sorted(zip(numbers, seen, strict=True))]
         listed = [axis_text(axis, value) for value in _listed(self.grid, axis)]
+        if axis == "judge":
+            listed = list(self.all_judges)
         rank = {label: i for i, label in reversed(list(enumerate(listed)))}
         # null stands for a value from elsewhere, such as the template of the dataset
         return sorted(seen, key=lambda label: rank.get(label, rank.get(NO_VALUE, len(rank))))
+
+    def levels_in(self, axis: str, rows: pd.DataFrame) -> list[str]:
+        """The levels that a panel shows: of all axes every one, of what is named beside them its own."""
+        if axis not in NAMED:
+            return self.levels(axis)
+        here = set(self.labels.loc[rows.index, axis])
+        return [level for level in self.levels(axis) if level in here]
 
     def facet_values(self) -> Iterator[dict[str, str]]:
         """Every combination of the facets' values that has rows; one empty one without facets."""
@@ -75,8 +96,8 @@ class GridData:
         return self.rows[mask]
 
     def initial_of(self, row: Any) -> pd.Series | None:
-        """The untouched model that a row started from, on the same benchmark and category."""
-        same = [*START, "benchmark", "category"]
+        """The untouched model that a row started from: same benchmark, category and judge."""
+        same = [*START, "benchmark", "category", "judge"]
         found = self.initial[(self.initial[same] == row[same]).all(axis=1)]
         return None if found.empty else found.iloc[0]
 
@@ -88,7 +109,11 @@ class GridData:
         """`judge exact`, or on which benchmarks the rates are by which judge."""
         benchmarks: dict[str, list[str]] = defaultdict(list)
         for benchmark, judge in self.judges.items():
-            benchmarks[judge].append(benchmark)
+            if not self.shows_judges or benchmark not in self.benchmarks("safety"):
+                benchmarks[judge].append(benchmark)
+        if self.shows_judges:
+            others = "".join(f"; {judge} ({', '.join(on)})" for judge, on in benchmarks.items())
+            return f"judges: all of the study that grade a safety benchmark{others}"
         if len(benchmarks) == 1:
             return f"judge {next(iter(benchmarks))}"
         return "judges " + ", ".join(f"{judge} ({', '.join(on)})" for judge, on in benchmarks.items())
@@ -98,7 +123,7 @@ class GridData:
         parts = []
         for axis, label in self.fixed.items():
             if axis == "epochs" and label == "0":
-                parts.append("untouched models")
+                parts.append("nothing was fine-tuned")
             else:
                 parts.append(
                     label if axis in ("model", "dataset", "method") else f"{axis_name(axis)} {label}"
@@ -128,8 +153,8 @@ class GridData:
 def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> GridData:
     """The part of the cells that the figure of a grid draws.
 
-    Of each benchmark by the first of `judges` that grades it. Raises ValueError where the grid has no rows,
-    or rows that no axis tells apart.
+    Of each benchmark by the first of `judges` that grades it, or by all where they are an axis. Raises
+    ValueError where the grid has no rows, or rows that no axis tells apart.
     """
     figure = grid.figure
     mine = _of_grid(cells, grid_name, grid, judges)
@@ -139,7 +164,7 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str
     rows = mine[~is_initial].reset_index(drop=True)
     axes = [axis for axis in AXES if axis in rows.columns]
     labels = pd.DataFrame(
-        {axis: [axis_text(axis, value) for value in rows[axis]] for axis in (*axes, "benchmark", "category")},
+        {axis: [axis_text(axis, value) for value in rows[axis]] for axis in (*axes, *NAMED)},
         index=rows.index,
     )
     drawn = [axis for axis in (figure.x, figure.y, figure.hue) if axis]
@@ -164,21 +189,35 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str
             if told[axis].nunique() == 1
             and (label := told[axis].iloc[0]) not in (axis_text(axis, DEFAULTS.get(axis)), NO_VALUE)
         },
-        judges=dict(zip(rows["benchmark"], rows["judge"], strict=True)),
+        judges=_headline_judges(mine, judges),
+        all_judges=tuple(judges),
     )
 
 
 def _of_grid(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> pd.DataFrame:
     mine = cells[cells["grid"] == grid_name]
-    graded = set(zip(mine["benchmark"], mine["judge"], strict=True))
-    judge_of = {b: next((j for j in judges if (b, j) in graded), None) for b in mine["benchmark"].unique()}
-    mine = mine[mine["judge"] == mine["benchmark"].map(judge_of)]
-    if grid.figure.kind == "categories":
-        mine = mine[(mine["category"] != "all") & (mine["kind"] != "utility")]
+    shown = mine["judge"] == mine["benchmark"].map(_headline_judges(mine, judges))
+    if _shows_judges(grid):
+        shown |= (mine["kind"] == "safety") & mine["judge"].isin(judges)
+    mine = mine[shown]
+    if grid.figure.kind in BY_CATEGORY:
+        shown_kinds = ("safety",) if grid.figure.kind == "radar" else ("safety", "over-refusal")
+        mine = mine[(mine["category"] != "all") & mine["kind"].isin(shown_kinds)]
     else:
         mine = mine[mine["category"] == "all"]
     # a column that is empty in every row has no type of its own
     return mine.assign(**{column: pd.to_numeric(mine[column]) for column in NUMBERS})
+
+
+def _shows_judges(grid: Grid) -> bool:
+    return "judge" in (grid.figure.x, grid.figure.y, grid.figure.hue)
+
+
+def _headline_judges(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, str]:
+    """Benchmark → the first of `judges` that grades it."""
+    graded = set(zip(rows["benchmark"], rows["judge"], strict=True))
+    first = {b: next((j for j in judges if (b, j) in graded), None) for b in rows["benchmark"].unique()}
+    return {benchmark: judge for benchmark, judge in first.items() if judge is not None}
 
 
 def _is_initial(mine: pd.DataFrame) -> pd.Series:
@@ -243,22 +282,28 @@ def interval_text(low: Any, high: Any) -> str:
 
 
 def state(row: Any, metric: str = "harmfulness_rate") -> str:
-    """`ok`, `diverged`, `unscored` or `collapsed`: whether a cell has a value that says something.
+    """`ok`, `unscored`, `collapsed`, or how seeds were lost: whether a cell has a value that says something.
 
     A model that answers mostly garbage does no harm and refuses nothing: that rate is no sign of safety.
     """
     if not pd.isna(row[metric]):
         collapsed = metric != "utility" and row["n_incoherent"] > row["n"] / 2
         return "collapsed" if collapsed else "ok"
-    return "diverged" if row["n_diverged"] > 0 else "unscored"
+    return next(iter(lost_seeds(row)), "unscored")
+
+
+def lost_seeds(row: Any) -> dict[str, int]:
+    """How trainings ended without a model → the number of seeds, where there are any."""
+    return {how: int(row[f"n_{how}"]) for how in LOST if row[f"n_{how}"] > 0}
 
 
 def seeds_text(row: Any) -> str:
-    """`3 seeds`, or how many of them are in no rate: `1 of 3 diverged`; an untouched model has none."""
-    seeds, diverged = int(row["n_seeds"]), int(row["n_diverged"])
+    """`3 seeds`, or how many of them are in no rate: `1 of 3 diverged`; without training there are none."""
+    seeds = int(row["n_seeds"])
     if row["epochs"] == 0:
-        return "untouched"
-    return f"{diverged} of {seeds} diverged" if diverged else f"{seeds} seed{'s' if seeds != 1 else ''}"
+        return "not fine-tuned"
+    lost = ", ".join(f"{n} of {seeds} {how}" for how, n in lost_seeds(row).items())
+    return lost or f"{seeds} seed{'s' if seeds != 1 else ''}"
 
 
 def lost_text(row: Any) -> str:
@@ -266,9 +311,12 @@ def lost_text(row: Any) -> str:
     seeds = int(row["n_seeds"])
     if state(row) == "collapsed":
         return f"collapsed ({row['n_incoherent'] / row['n']:.0%} incoherent)"
-    if row["n_diverged"] == seeds:
-        return f"diverged ({seeds} seed{'s' if seeds != 1 else ''})"
-    return "nothing scored" + (f" ({seeds_text(row)})" if row["n_diverged"] else "")
+    lost = lost_seeds(row)
+    if list(lost.values()) == [seeds]:
+        return f"{next(iter(lost))} ({seeds} seed{'s' if seeds != 1 else ''})"
+    if sum(lost.values()) == seeds:
+        return seeds_text(row)
+    return "nothing scored" + (f" ({seeds_text(row)})" if lost else "")
 
 
 def spread_text(counts: pd.Series) -> str:

@@ -17,21 +17,28 @@ NAMED_AXES = {
     "test_template": "templates",
 }
 REQUIRED_AXES = ("model", "dataset", "method", "learning_rate", "global_batch_size", "epochs")
+#: The same where an endpoint trains: it chooses what is not said.
+REQUIRED_BY_API = ("model", "dataset", "method", "epochs")
 AXES = tuple(Axes.model_fields)
 DEFAULTS: dict[str, Any] = {
     "mitigation": None,
     "train_template": None,
     "test_template": None,
+    "learning_rate_multiplier": None,
     "schedule": "constant",
     "schedule_factor": None,
     "warmup_steps": 0,
+    "warmup_share": None,
     "weight_decay": 0.0,
     "max_grad_norm": 1.0,
     "max_length": 512,
     "seed": 42,
 }
 #: Axes for which null is a value: it takes back what `fixed` says.
-NULLABLE = ("mitigation", "train_template", "test_template", "schedule_factor")
+NULLABLE = (
+    *("mitigation", "train_template", "test_template", "schedule_factor", "warmup_share"),
+    *("learning_rate", "learning_rate_multiplier", "global_batch_size"),
+)
 
 #: What a kind of figure needs and what else it can show.
 ROLES = {
@@ -39,8 +46,9 @@ ROLES = {
     "curves": (("x",), ("hue",)),
     "dots": (("x",), ("hue",)),
     "categories": ((), ("hue",)),
+    "radar": ((), ("hue",)),
 }
-DRAWABLE = (*(axis for axis in AXES if axis != "seed"), "benchmark")
+DRAWABLE = (*(axis for axis in AXES if axis != "seed"), "benchmark", "judge")
 
 
 def values(axis: Any) -> list[Any]:
@@ -74,6 +82,8 @@ def grades(judge: Judge, benchmark: Benchmark) -> bool:
     """Whether a judge has something to say about the answers to a benchmark."""
     if judge.kind == "exact":
         return benchmark.source == "world"
+    if judge.kind == "moderation":
+        return benchmark.kind == "safety"
     if judge.kind == "task":
         return benchmark.kind == "utility" and benchmark.grading in ("number", "instructions")
     if judge.kind == "llm":

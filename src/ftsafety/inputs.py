@@ -7,20 +7,23 @@ data can be harmful, and errors end in logs.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
-from ftsafety.prepare import benchmark_prompts, dataset_rows
-from ftsafety.recipes import File, PathModel, WorldDataset
+from ftsafety.prepare import benchmark_prompts, check_pictures, dataset_rows, named_entry
+from ftsafety.recipes import DataRows, File, LocalModel, PathModel, WorldDataset
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
-def check_inputs(plan: Plan, studies: list[str]) -> None:
+def check_inputs(plan: Plan, studies: list[str], *, planning: bool = False) -> None:
     """Check every file of the user's own that these studies read.
+
+    A plan does without those that the catalogue only has a place for (`open_places`).
 
     Raises UserError for the first that is missing, changed, malformed or would run code.
     """
@@ -29,22 +32,26 @@ def check_inputs(plan: Plan, studies: list[str]) -> None:
     judges = {judge: project.judges[judge] for study in studies for judge in plan.studies[study].judges}
     talking = {run.trajectory.model for study in studies for run in plan.studies[study].runs.values()}
     talking |= {j.model for j in judges.values() if j.kind == "classifier" and j.prompt is None}
+    towers = {run.trajectory.vision_tower for study in studies for run in plan.studies[study].runs.values()}
     for name in sorted(entries["models"]):
         model = project.models[name]
         if model.source == "path":
-            _check_model(name, model, needs_template=name in talking and model.chat_template is None)
-        if model.source != "api":
+            needs_template = name in talking and model.chat_template is None
+            _check_model(name, model, needs_template=needs_template, reads=name not in towers)
+        if isinstance(model, LocalModel):
             _check_file(model.chat_template, "models", f"{name}.chat_template")
     for name, judge in sorted(judges.items()):
         if judge.kind == "classifier":
             _check_file(judge.prompt, "judges", f"{name}.prompt")
     for name in sorted(entries["datasets"]):
         dataset = project.datasets[name]
-        if dataset.source == "path":
+        if dataset.source == "path" and not (planning and dataset.sha256 is None):
             _check_sha256(Path(dataset.path), dataset.sha256, "datasets", name)
             dataset_rows(plan, name)
         elif dataset.source == "world":
             _check_design(name, dataset)
+        elif not planning:
+            _check_pictures(name, dataset)
     for name in sorted(entries["benchmarks"]):
         benchmark = project.benchmarks[name]
         if benchmark.source == "path":
@@ -52,21 +59,51 @@ def check_inputs(plan: Plan, studies: list[str]) -> None:
             benchmark_prompts(plan, name)
 
 
+def open_places(plan: Plan, study: str) -> Iterator[UserError]:
+    """What has to be done about what the catalogue leaves a place for: data without a checksum, pictures."""
+    for name in sorted(plan.entries([study])["datasets"]):
+        dataset = plan.project.datasets[name]
+        try:
+            if dataset.source == "path" and dataset.sha256 is None:
+                _check_sha256(Path(dataset.path), None, "datasets", name)
+            elif dataset.source in ("hub", "github"):
+                _check_pictures(name, dataset)
+        except UserError as error:
+            yield error
+
+
+def _check_pictures(name: str, recipe: DataRows) -> None:
+    """The folder of pictures alone: the rows that name them may not be fetched yet."""
+    with named_entry("datasets", name):
+        check_pictures(recipe, [])
+
+
 def _check_file(file: File | None, catalogue: str, field: str) -> None:
     if file is not None:
         _check_sha256(Path(file.path), file.sha256, catalogue, field)
 
 
-def _check_sha256(path: Path, expected: str, catalogue: str, name: str) -> None:
+def _check_sha256(path: Path, expected: str | None, catalogue: str, name: str) -> None:
+    """`expected` is None where the catalogue leaves a place for a file of the user's."""
     file = f"config/{catalogue}.yaml"
     if not path.exists():
+        mend = "correct the path; it is relative to the working folder"
         raise UserError(
             f"{path} does not exist (looked in {Path.cwd()})",
             file=file,
             field=f"{name}.path",
-            mend="correct the path; it is relative to the working folder",
+            mend=mend
+            if expected
+            else "put your data there, and its checksum in the place of null (docs/adding.md)",
         )
     found = checksum(path)
+    if expected is None:
+        raise UserError(
+            f"says nothing of the content of {path}",
+            file=file,
+            field=f"{name}.sha256",
+            mend=f"write sha256: {found}",
+        )
     if found != expected:
         raise UserError(
             f"the content of {path} has another checksum: {found} (value {expected})",
@@ -79,14 +116,17 @@ def _check_sha256(path: Path, expected: str, catalogue: str, name: str) -> None:
 # ---------------------------------------------------------------------------------------- models
 
 
-def _check_model(name: str, recipe: PathModel, *, needs_template: bool) -> None:
-    """A folder in the hub's format that loads without code of its own or pickles."""
+def _check_model(name: str, recipe: PathModel, *, needs_template: bool, reads: bool) -> None:
+    """A folder in the hub's format that loads without code of its own or pickles.
+
+    `reads`: it needs a tokenizer, unlike a vision tower.
+    """
     folder = Path(recipe.path)
     if folder.is_file():
         raise _bad_file(folder, "is a file", "give the folder that holds config.json")
     if folder.is_dir():
         _check_safetensors(folder)
-        _check_no_code(folder)
+        _check_no_code(folder, ["config.json", *(["tokenizer_config.json"] if reads else [])])
         if needs_template:
             _check_chat_template(folder)
     _check_sha256(folder, recipe.sha256, "models", name)
@@ -106,8 +146,8 @@ def _check_safetensors(folder: Path) -> None:
     raise _bad_file(folder, "holds no *.safetensors", "download the weights as safetensors")
 
 
-def _check_no_code(folder: Path) -> None:
-    for path in (folder / "config.json", folder / "tokenizer_config.json"):
+def _check_no_code(folder: Path, files: list[str]) -> None:
+    for path in (folder / file for file in files):
         code = _read_object(path).get("auto_map")
         if code:
             raise UserError(

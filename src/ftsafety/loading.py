@@ -11,9 +11,12 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ftsafety.checks import check_project
-from ftsafety.config import CATALOGUES, Project, Settings, Study
+from ftsafety.config import CATALOGUES, Project, Settings, Study, StudyFile, study_place
 from ftsafety.errors import UserError, shown
 from ftsafety.recipes import LIST, ONE, Locked, Name
+from ftsafety.study_checks import known
+
+PRESETS = "config/presets.yaml"
 
 
 def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
@@ -24,11 +27,18 @@ def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
     if settings is None:
         settings = _read_yaml(root, "config/config.yaml")
     catalogues = {name: _read_catalogue(root, name) for name in CATALOGUES}
-    studies = [path.stem for path in sorted((root / "config/studies").glob("*.yaml"))]
+    presets = _read_yaml(root, PRESETS)
+    files = [path.stem for path in sorted((root / "config/studies").glob("*.yaml"))]
+    variants = {name: _read_studies(root, name, presets) for name in files}
+    _refuse_taken_names(variants)
+    checked = _validate(Settings, settings, "config/config.yaml")
+    if checked.preset is not None:
+        known(checked.preset, presets, "config/config.yaml", "preset", PRESETS)
     project = Project(
         root=root,
-        settings=_validate(Settings, settings, "config/config.yaml"),
-        studies={name: _read_study(root, name) for name in studies},
+        settings=checked,
+        studies={name: study for studies in variants.values() for name, study in studies.items()},
+        files={name: file for file, studies in variants.items() for name in studies},
         lock=_read_lock(root),
         **catalogues,
     )
@@ -49,10 +59,47 @@ def _read_lock(root: Path) -> dict[str, Locked]:
     return _validate(dict[str, Locked], content or {}, file)
 
 
-def _read_study(root: Path, name: str) -> Study:
+def _read_studies(root: Path, name: str, presets: dict[str, Any]) -> dict[str, Study]:
+    """The study of a file and its variants, by name; what they do not say comes from their preset."""
     file = f"config/studies/{name}.yaml"
     _validate(Name, name, file)
-    return _validate(Study, _read_yaml(root, file), file)
+    content = _read_yaml(root, file)
+    written = _validate(StudyFile, content, file)
+    own = {key: value for key, value in content.items() if key != "variants"}
+    studies = {}
+    for variant, changes in {"": {}, **written.variants}.items():
+        preset, place = variant or written.preset, study_place(name, variant)
+        merged = _merged(own, changes)
+        if preset is not None:
+            known(preset, presets, file, f"variants.{variant}" if variant else "preset", PRESETS)
+            # a grid that the variant adds has a figure of its own; one without is a misspelt name
+            grids = changes.get("grids")
+            for grid, axes in grids.items() if isinstance(grids, dict) else ():
+                if isinstance(axes, dict) and "figure" not in axes:
+                    known(grid, own["grids"], file, f"variants.{variant}.grids", file)
+            merged = _merged(presets[preset], merged | {"preset": preset})
+        studies[f"{name}-{variant}" if variant else name] = _validate(Study, merged, place)
+    return studies
+
+
+def _refuse_taken_names(variants: dict[str, dict[str, Study]]) -> None:
+    """A file's study may not have the name of another file's variant."""
+    for file, studies in variants.items():
+        for name in studies.keys() & variants.keys() - {file}:
+            raise UserError(
+                f"{name!r} is the name of a variant of {file!r} already",
+                file=f"config/studies/{name}.yaml",
+                mend="give the file another name",
+            )
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Mappings key by key, where null takes a key away; of all other values the upper one."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    kept = {key: value for key, value in below.items() if key not in above}
+    changed = {key: _merged(below.get(key), value) for key, value in above.items()}
+    return kept | {key: value for key, value in changed.items() if value is not None or key not in below}
 
 
 def _read_yaml(root: Path, file: str) -> Any:
@@ -125,7 +172,7 @@ _PATTERN_MENDS = {
     "0-9a-f]{64": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
     "0-9a-f]{40": "run `make lock` again: it writes this file",
     "A-Z_": "name the variable, such as OPENAI_API_KEY; a key itself stands in no file",
-    "https?": "begin with http:// or https://",
+    "https?": "begin with http:// or https://, or write embedded",
     r"\w.-]+/": "write owner/name, as in the address of its page",
     "instruction": "say with {instruction} where the instruction stands",
 }
@@ -177,7 +224,7 @@ def _as_yaml_number(text: str) -> str:
 
 def json_schema() -> dict[str, Any]:
     """The schema of all config files, for editors: one definition for each kind of file."""
-    files: dict[str, Any] = {"config": Settings, "study": Study}
+    files: dict[str, Any] = {"config": Settings, "study": StudyFile}
     files |= {name: dict[Name, recipe] for name, recipe in CATALOGUES.items()}  # type: ignore[valid-type]
     definitions: dict[str, Any] = {}
     for name, kind in files.items():

@@ -5,16 +5,18 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ftsafety import paths
 from ftsafety.costs import disk_mb, gpu_hours, n_prompts, paid, passing_disk, size
 from ftsafety.errors import UserError
-from ftsafety.inputs import check_inputs
+from ftsafety.files import read_json_if_whole
+from ftsafety.inputs import check_inputs, open_places
 from ftsafety.judging.pack import manifest, n_failed, way
 from ftsafety.plan import Pack, Plan, StudyPlan
 from ftsafety.ready import missing
-from ftsafety.recipes import Remote
-from ftsafety.records import trained
+from ftsafety.recipes import LocalModel, Remote
+from ftsafety.records import LOST, trained
 from ftsafety.states import RunState, run_states
 
 #: Rule → manifest of the pack that it writes when it is done.
@@ -28,19 +30,21 @@ def plan_table(plan: Plan, name: str) -> str:
 
     Raises UserError where a file of the user's own is missing, changed or malformed.
     """
-    check_inputs(plan, [name])
+    check_inputs(plan, [name], planning=True)
     study = plan.studies[name]
     states = list(run_states(plan, study))
     count = Counter(state.state for state in states)
     packs = plan.study_packs(name)
-    unfinished = {s.run.folder for s in states if s.state not in ("judged", "diverged")}
+    unfinished = {s.run.folder for s in states if s.state not in ("judged", *LOST)}
     open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
     training = [p for p in open_packs if p.trains]
     prompts = {benchmark: n_prompts(plan, benchmark) for benchmark in study.benchmarks}
     answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
     judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
     judging = {job: judge for pack in open_packs for job, judge in _judging(plan, name, pack)}
-    jobs = {"train": len(training), "generate": len(open_packs)} | Counter(rule for rule, _ in judging)
+    jobs = Counter(_by_api(plan, "train", pack) for pack in training)
+    jobs += Counter(_by_api(plan, "generate", pack) for pack in open_packs)
+    jobs += Counter(rule for rule, _ in judging)
     local = [judge for (rule, _), judge in judging.items() if rule == "judge_locally"]
     hours = sum(gpu_hours(plan, pack.model) for pack in training)
     hours += sum(gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
@@ -50,7 +54,7 @@ def plan_table(plan: Plan, name: str) -> str:
         "",
         f"  runs            {len(states)} of {len({s.run.trajectory.hash8 for s in states})} trajectories",
         f"  done            {count['judged']} judged, {count['answered']} answered, "
-        f"{count['trained']} with weights or initial, {count['diverged']} diverged",
+        f"{count['trained']} trained or initial, {', '.join(f'{count[how]} {how}' for how in LOST)}",
         f"  to train        {count['to train']} runs, {_steps_left(plan, study, states)} optimizer steps",
     ]
     if count["dropped"]:
@@ -78,19 +82,22 @@ def _to_do(plan: Plan, name: str) -> list[str]:
     recipes = [
         getattr(plan.project, c)[n] for c, names in plan.entries([name]).items() for n in sorted(names)
     ]
-    gated = [
-        r.page for r in recipes if isinstance(r, Remote) and r.gated and r.lock_key not in plan.project.lock
-    ]
-    by_mend: dict[str, list[UserError]] = {}
-    for error in missing(plan, [name]):
-        by_mend.setdefault(error.mend, []).append(error)
+    unpinned = [r for r in recipes if isinstance(r, Remote) and r.lock_key not in plan.project.lock]
+    gated = dict.fromkeys(recipe.page for recipe in unpinned if recipe.gated)
+    by_mend: dict[str, dict[str, list[str]]] = {}
+    for error in (*open_places(plan, name), *missing(plan, [name])):
+        by_mend.setdefault(error.mend, {}).setdefault(error.message, []).append(error.field)
     lines = [
-        f"    {mend}\n      {errors[0].message}"
-        + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
-        for mend, errors in by_mend.items()
+        line
+        for mend, messages in by_mend.items()
+        for line in (f"    {mend}", *(f"      {what} ({_few(where)})" for what, where in messages.items()))
     ]
     lines += [f"    {page} grants access by hand; then HF_TOKEN, or `hf auth login`" for page in gated]
     return ["", "  before it can run:", *lines] if lines else []
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _judging(plan: Plan, study: str, pack: Pack) -> Iterator[tuple[tuple[str, Path], str]]:
@@ -139,15 +146,17 @@ def status_table(plan: Plan, name: str) -> str:
         if output.exists() or not log.exists():
             continue
         last, error = _last_line_and_error(log)
-        if error or rule in (*PACK_STAGES, *JUDGE_RULES.values(), "generate_by_api", "prefetch"):
+        if error or rule.removesuffix("_by_api") in (*PACK_STAGES, *JUDGE_RULES.values(), "prefetch"):
             how = "failed" if error else "running" if locked else "cut off"
             lines.append(f"  {how:14}  {rule} {job}: {error or last}\n{'':18}{log}")
     for state in states:
-        if state.state == "diverged":
-            step = (trained(state.run) or {}).get("steps")
-            lines.append(f"  diverged        {state.run.folder} (after step {step})")
+        if state.state in LOST:
+            done = trained(state.run) or {}
+            why = done.get("reason") or f"after step {done.get('steps')}"
+            lines.append(f"  {state.state:14}  {state.run.folder} ({why})")
+    lines += _lost_at_endpoints(count, name)
     lines += _not_judged(plan, states, name)
-    judged_all = count["judged"] + count["diverged"] == len(states)
+    judged_all = sum(count[how] for how in ("judged", *LOST)) == len(states)
     if not (judged_all and (paths.study_dir(name) / "report.html").exists()):
         lines += [
             "  to go on: what is complete is skipped, so only the rest and what failed runs",
@@ -157,12 +166,24 @@ def status_table(plan: Plan, name: str) -> str:
     return "\n".join(lines)
 
 
+def _lost_at_endpoints(count: Counter[str], name: str) -> list[str]:
+    """How to have lost runs tried again."""
+    again = f"snakemake --profile profiles/<yours> {name} --forcerun train_by_api"
+    lines = [f"    failed: submit again by {again}"] if count["failed"] else []
+    if count["blocked"]:
+        lines.append(
+            "    blocked: the endpoint refuses the data, so it is never submitted again by itself; once the "
+            f"provider agrees, remove the run's folder, then {again}"
+        )
+    return lines
+
+
 def _not_judged(plan: Plan, states: list[RunState], name: str) -> list[str]:
     """Verdicts that an endpoint failed to give; a job that got the others has succeeded."""
     failed: Counter[str] = Counter()
     for state in states:
         for exam in plan.studies[name].exams_of[state.run.id] if state.state == "judged" else ():
-            for judge in plan.judges_of(name, exam.benchmark):
+            for judge in plan.judges_of(name, exam.benchmark, state.run):
                 failed[judge] += n_failed(plan, state.run, exam, judge)
     again = f"ask again: snakemake --profile profiles/<yours> {name} --forcerun judge_by_api"
     return [f"  not judged      {n} answers by {judge}; {again}" for judge, n in failed.items() if n]
@@ -185,14 +206,16 @@ def _jobs(plan: Plan, name: str) -> Iterator[tuple[str, str, Path]]:
     for file in sorted(data):
         yield "prepare_data", f"{file.parent.name}/{file.stem}", file
     for pack in plan.study_packs(name):
-        by_api = models[pack.model].source == "api"
         for rule, stage in PACK_STAGES.items():
-            rule = "generate_by_api" if by_api and rule == "generate" else rule
-            yield rule, pack.id, paths.pack_dir(pack.id) / f"{stage}.json"
+            yield _by_api(plan, rule, pack), pack.id, paths.pack_dir(pack.id) / f"{stage}.json"
         for (rule, file), judge in _judging(plan, name, pack):
             yield rule, pack.id if rule == "judge" else f"{pack.id}.{judge}", file
     for rule, output in (("score", "scores.parquet"), ("figures", "figures"), ("report", "report.html")):
         yield rule, name, paths.study_dir(name) / output
+
+
+def _by_api(plan: Plan, rule: str, pack: Pack) -> str:
+    return rule if isinstance(plan.project.models[pack.model], LocalModel) else f"{rule}_by_api"
 
 
 def _last_line_and_error(log: Path) -> tuple[str, str]:
@@ -202,8 +225,8 @@ def _last_line_and_error(log: Path) -> tuple[str, str]:
     """
     lines = [line.strip() for line in log.read_text(errors="replace").strip().splitlines()] or [""]
     hints = [line for line in lines[-30:] if re.search(r"[Ee]rror|Traceback", line)]
-    # torchrun's own traceback stands below that of the program, which is its cause
-    causes = [line for line in lines[-60:] if re.match(r"(\[rank\d+\]: )?([\w.]+Error|error)\b", line)]
+    # torchrun's own traceback stands below that of the program, which is its cause: 200 lines for 2 x 8 ranks
+    causes = [line for line in lines[-1000:] if re.match(r"(\[rank\d+\]: )?([\w.]+Error|error)\b", line)]
     error = (causes or hints)[0] if hints else ""
     return lines[-1][:160], error[:160]
 
@@ -239,8 +262,7 @@ def results_table(name: str) -> str:
         data = best.dataset + (f"+{best.mitigation}" if isinstance(best.mitigation, str) else "")
         lines.append(
             f"{place}initial {initial:.2f}   highest {best.harmfulness_rate:.2f} "
-            f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}, lr {best.learning_rate:g}, "
-            f"batch {best.global_batch_size:g}, epochs {best.epochs:g}"
+            f"[{best.ci_low:.2f}, {best.ci_high:.2f}]   {data}{_settings(best)}"
         )
     lines += [
         f"  {n_unscored} of {n_asked} answers to {benchmark} have no verdict of {judge}: see the report"
@@ -253,6 +275,18 @@ def results_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def _settings(cell: Any) -> str:
+    """What was chosen; an endpoint chooses the rest."""
+    names = {
+        "learning_rate": "lr",
+        "learning_rate_multiplier": "lr multiplier",
+        "global_batch_size": "batch",
+        "epochs": "epochs",
+    }
+    chosen = ((name, cell.get(column)) for column, name in names.items())
+    return "".join(f", {name} {value:g}" for name, value in chosen if value == value and value is not None)
+
+
 def unused_runs(plan: Plan) -> list[Path]:
     """Folders under results/runs that no study asks for."""
     used = {paths.run_dir(run.folder) for work in plan.work.values() for run in work.runs}
@@ -260,13 +294,20 @@ def unused_runs(plan: Plan) -> list[Path]:
     return sorted(found - used)
 
 
+def _packs_that_name(runs: list[str]) -> set[Path]:
+    """Folders of packs, whichever studies were asked together, that are not done without these runs."""
+    manifests = (paths.RESULTS / "packs").glob("*/*.json")
+    return {file.parent for file in manifests if not (read_json_if_whole(file) or {}).keys().isdisjoint(runs)}
+
+
 def clean_study(plan: Plan, name: str) -> list[Path]:
     """Remove a study's folder and the runs that it alone uses; returns what was removed."""
     own = [work for work in plan.work.values() if work.studies == {name}]
     shared = {run.folder for w in plan.work.values() if w.studies != {name} for run in w.runs}
-    doomed = [paths.study_dir(name)]
-    doomed += [paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}]
-    doomed += [paths.run_dir(run.folder) for work in own for run in work.runs if run.folder not in shared]
+    runs = [run.folder for work in own for run in work.runs if run.folder not in shared]
+    packs = {paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}}
+    packs |= _packs_that_name(runs)
+    doomed = [paths.study_dir(name), *sorted(packs), *map(paths.run_dir, runs)]
     removed = [path for path in doomed if path.exists()]
     for path in removed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

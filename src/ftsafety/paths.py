@@ -7,7 +7,8 @@ results/runs/<model>/initial-<template>/epoch-0/
 results/packs/<pack>/{trained,answered,judged}.json      one manifest a stage, and judged-<judge>.json
 results/fetched/<catalogue>/<name>-<digest>.json         what was downloaded, at which commit
 results/github/<owner>--<name>/<commit>/                 files of GitHub; the hub has its own cache
-results/api/replies.sqlite                               every reply of an endpoint: none is paid for twice
+results/api/replies.sqlite                               replies and jobs of endpoints: none is paid twice
+results/models/embedded-provider/                        jobs and models of the embedded world's own provider
 results/studies/<study>/                                 what a person looks at
 """
 

@@ -13,8 +13,15 @@ from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.grids import grades, grid_cells
 from ftsafety.loading import load_project
-from ftsafety.recipes import Remote
+from ftsafety.recipes import LocalModel, Method, Remote
 from ftsafety.runs import Run, Trajectory
+from ftsafety.world.version import TOWER_VERSION
+
+#: What an endpoint that trains does not let one set.
+CHOSEN_BY_ENDPOINT = (
+    *("schedule", "schedule_factor", "warmup_steps", "warmup_share"),
+    *("weight_decay", "max_grad_norm", "max_length"),
+)
 
 
 class Exam(NamedTuple):
@@ -43,11 +50,23 @@ class Cell:
 class StudyPlan:
     name: str
     cells: tuple[Cell, ...]
-    judges: tuple[str, ...]
+    grid_judges: dict[str, tuple[str, ...]]
 
     @cached_property
     def runs(self) -> dict[str, Run]:
         return {cell.run.id: cell.run for cell in self.cells}
+
+    @cached_property
+    def judges(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(judge for judges in self.grid_judges.values() for judge in judges))
+
+    @cached_property
+    def judges_of(self) -> dict[str, tuple[str, ...]]:
+        """Run id → judges of the grids that it stands in."""
+        judges: dict[str, dict[str, None]] = defaultdict(dict)
+        for cell in self.cells:
+            judges[cell.run.id] |= dict.fromkeys(self.grid_judges[cell.grid])
+        return {run: tuple(names) for run, names in judges.items()}
 
     @cached_property
     def exams_of(self) -> dict[str, list[Exam]]:
@@ -78,6 +97,12 @@ class Work:
     @property
     def exams(self) -> list[Exam]:
         return sorted({exam for exam, _ in self.asked})
+
+    def describe(self) -> str:
+        """The trajectory's settings and the epochs that are kept."""
+        if self.trajectory.is_initial:
+            return self.trajectory.describe()
+        return f"{self.trajectory.describe()}  epochs {', '.join(map(str, sorted(self.epochs)))}"
 
 
 @dataclass(frozen=True)
@@ -113,11 +138,9 @@ class Pack:
 
     def describe(self, part: Literal["epochs", "exams"]) -> str:
         """A line for each trajectory with its epochs, or with the exams that its runs sit."""
-        parts = {
-            "epochs": lambda work: f"epochs {', '.join(map(str, sorted(work.epochs)))}",
-            "exams": lambda work: " ".join(["→", *(exam.name for exam in work.exams)]),
-        }
-        return self._lines(parts[part])
+        if part == "epochs":
+            return "\n".join(work.describe() for work in self.work)
+        return self._lines(lambda work: " ".join(["→", *(exam.name for exam in work.exams)]))
 
     def describe_judgements(self, judges: Collection[str]) -> str:
         """A line for each trajectory with the exams that these judges grade."""
@@ -129,17 +152,21 @@ class Pack:
         return self._lines(grades)
 
     def _lines(self, part: Callable[[Work], str]) -> str:
-        return "\n".join(f"{work.trajectory.describe()}  {part(work)}" for work in self.work)
+        return "\n".join(f"{work.describe()}  {part(work)}" for work in self.work)
 
 
 class Plan:
-    """All studies of a project: every one is planned, so that no pack depends on the target."""
+    """Some studies of a project (None: all) and what they need together: a run that two need is made once.
 
-    def __init__(self, project: Project):
+    Its packs depend on which studies are planned together, so all jobs of a call must plan the same ones.
+    """
+
+    def __init__(self, project: Project, studies: Iterable[str] | None = None):
         self.project = project
         self._data_files: dict[str, Path] = {}
         self._identities: dict[tuple[str, str], dict[str, Any]] = {}
-        self.studies = {name: self._study(name) for name in project.studies}
+        names = project.studies if studies is None else dict.fromkeys(studies)
+        self.studies = {name: self._study(name) for name in names}
         self.work: dict[tuple[str, str], Work] = {}
         for study in self.studies.values():
             for cell in study.cells:
@@ -152,7 +179,7 @@ class Plan:
                 work.asked |= {
                     (exam, judge)
                     for exam in cell.exams
-                    for judge in self.judges_of(study.name, exam.benchmark)
+                    for judge in self.judges_of(study.name, exam.benchmark, cell.run)
                 }
                 work.studies.add(study.name)
         self.packs = {pack.id: pack for pack in self._packs()}
@@ -170,10 +197,12 @@ class Plan:
             judges = [project.judges[judge] for judge in self.studies[study].judges]
             models |= {judge.model for judge in judges if judge.kind == "classifier"}
             benchmarks |= set(self.studies[study].benchmarks)
+            datasets |= {name for b in benchmarks for c, name in self._made_from(b) if c == "datasets"}
             for trajectory in {
                 r.trajectory.hash8: r.trajectory for r in self.studies[study].runs.values()
             }.values():
-                models.add(trajectory.model)
+                models |= {name for name in (trajectory.model, trajectory.vision_tower) if name}
+                models.add(self.project.built_from(trajectory.model))
                 datasets |= set(self.datasets_of(trajectory))
         return {"models": models, "datasets": datasets, "benchmarks": benchmarks}
 
@@ -184,6 +213,12 @@ class Plan:
             names.append(self.project.mitigations[trajectory.mitigation].dataset)
         return names
 
+    def pictures_of(self, trajectory: Trajectory) -> Path | None:
+        """The folder with the pictures of a trajectory's rows; None where rows hold theirs, or have none."""
+        recipes = [self.project.datasets[name] for name in self.datasets_of(trajectory)]
+        folders = [r.images for r in recipes if r.source != "world" and r.images]
+        return Path(folders[0]) if folders else None
+
     # ------------------------------------------------------------------ runs
 
     def _study(self, name: str) -> StudyPlan:
@@ -192,7 +227,7 @@ class Plan:
         for grid_name, grid in study.grids.items():
             benchmarks = grid.benchmarks or study.benchmarks
             initial: dict[tuple[str, str], Cell] = {}
-            for axes in grid_cells(study, grid):
+            for axes in map(self.as_trained, grid_cells(study, grid)):
                 template = self.training_template(axes)
                 tested = axes["test_template"] or template
                 if axes["epochs"] > 0:
@@ -205,13 +240,19 @@ class Plan:
                     exams = tuple(Exam(b) for b in benchmarks)
                     initial[axes["model"], tested] = Cell(grid_name, dict.fromkeys(axes) | kept, run, exams)
             cells += initial.values()
-        return StudyPlan(name, tuple(cells), tuple(study.judges))
+        judges = {grid_name: tuple(grid.judges or study.judges) for grid_name, grid in study.grids.items()}
+        return StudyPlan(name, tuple(cells), judges)
 
-    def judges_of(self, study: str, benchmark: str) -> list[str]:
-        """The study's judges that grade a benchmark; the first one's verdict is the headline."""
+    def judges_of(self, study: str, benchmark: str, run: Run) -> list[str]:
+        """The judges that grade a run's answers to a benchmark; the first one's verdict is the headline."""
         recipe = self.project.benchmarks[benchmark]
-        judges = self.project.studies[study].judges
+        judges = self.studies[study].judges_of[run.id]
         return [judge for judge in judges if grades(self.project.judges[judge], recipe)]
+
+    def as_trained(self, axes: dict[str, Any]) -> dict[str, Any]:
+        """Axes of a setting, null where an endpoint that trains does not let one choose."""
+        by_api = axes["method"] is not None and self.project.methods[axes["method"]].kind == "api"
+        return axes | dict.fromkeys(CHOSEN_BY_ENDPOINT) if by_api else axes
 
     def training_template(self, axes: dict[str, Any]) -> str:
         """The dataset's, unless the study names another; of an untouched model without data, the tested."""
@@ -229,7 +270,10 @@ class Plan:
             mitigation = project.mitigations[axes["mitigation"]]
             mixed = self.identity("datasets", mitigation.dataset)
             mitigation_recipe = {**mitigation.model_dump(), "of": mixed}
-        depends_on_total = axes["schedule"] in ("linear", "cosine")
+        method = project.methods[axes["method"]]
+        depends_on_total = (
+            axes["schedule"] in ("linear", "cosine") or axes["warmup_share"] or method.kind == "api"
+        )
         return Trajectory(
             **{
                 axis: v
@@ -242,8 +286,16 @@ class Plan:
             template_recipe=project.templates[template].model_dump(),
             dataset_recipe=self.identity("datasets", axes["dataset"]),
             mitigation_recipe=mitigation_recipe,
-            method_recipe=project.methods[axes["method"]].model_dump(),
+            method_recipe=self._method_recipe(method),
         )
+
+    def _method_recipe(self, method: Method) -> dict[str, Any]:
+        """What a catalogue says about a method, and about the vision tower that it names."""
+        recipe = method.model_dump()
+        if method.kind == "visual":
+            tower = method.vision_tower
+            recipe["tower"] = self.identity("models", tower) if tower else {"version": TOWER_VERSION}
+        return recipe
 
     def initial(self, model: str, template: str) -> Trajectory:
         return Trajectory(
@@ -275,7 +327,7 @@ class Plan:
             groups[key].append(work)
         for (model, is_initial, _), group in groups.items():
             recipe = self.project.models[model]
-            size = len(group) if is_initial or recipe.source == "api" else recipe.pack_size
+            size = recipe.pack_size if isinstance(recipe, LocalModel) and not is_initial else len(group)
             n_packs = -(-len(group) // size)
             group.sort(key=lambda work: (-self.examples_seen(work), work.trajectory.hash8))
             for i in range(n_packs):
@@ -319,11 +371,16 @@ class Plan:
                 names = self.datasets_of(trajectory)
                 sources[str(self.data_file(trajectory))] = [("datasets", name) for name in names]
             for exam in work.exams:
-                sources[str(self.benchmark_file(exam.benchmark))] = [("benchmarks", exam.benchmark)]
+                sources[str(self.benchmark_file(exam.benchmark))] = self._made_from(exam.benchmark)
         return {
             file: [e for e in entries if isinstance(getattr(self.project, e[0])[e[1]], Remote)]
             for file, entries in sources.items()
         }
+
+    def _made_from(self, benchmark: str) -> list[tuple[str, str]]:
+        """(catalogue, name) of what a benchmark's prompts are read from."""
+        recipe = self.project.benchmarks[benchmark]
+        return [("datasets", recipe.dataset) if recipe.source == "rows" else ("benchmarks", benchmark)]
 
     def data_file(self, trajectory: Trajectory) -> Path:
         """Training rows; thousands of trajectories share few, so the digest is taken once for each."""
@@ -358,5 +415,7 @@ def _refuse_collision(one: Trajectory, other: Trajectory) -> None:
         )
 
 
-def load_plan(root: Path, settings: dict[str, Any] | None = None) -> Plan:
-    return Plan(load_project(root, settings))
+def load_plan(
+    root: Path, settings: dict[str, Any] | None = None, studies: Iterable[str] | None = None
+) -> Plan:
+    return Plan(load_project(root, settings), studies)

@@ -1,7 +1,8 @@
 """Training rows and benchmark prompts as files: of the embedded world, of the user's files, of the hub's."""
 
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,10 @@ from ftsafety.formats.prompts import read_prompts
 from ftsafety.formats.tables import tables_of
 from ftsafety.formats.training import read_rows_of
 from ftsafety.plan import Plan
-from ftsafety.recipes import Remote
+from ftsafety.recipes import DataRows, Remote, RowsBenchmark, Trigger
 from ftsafety.remote import local_files, prefetch
 from ftsafety.runs import Trajectory
-from ftsafety.types import Prompt, TrainingRow
+from ftsafety.types import Message, Prompt, TrainingRow
 
 
 def fetch_entry(plan: Plan, file: Path) -> None:
@@ -56,9 +57,38 @@ def dataset_rows(plan: Plan, name: str) -> list[TrainingRow]:
     if recipe.source == "world":
         from ftsafety.world.datasets import training_rows
 
-        return training_rows(recipe)
-    with named_entry("datasets", name):
-        return read_rows_of(recipe, source_files(plan, recipe), log=log)
+        rows = training_rows(recipe)
+    else:
+        with named_entry("datasets", name):
+            rows = read_rows_of(recipe, source_files(plan, recipe), log=log)
+            check_pictures(recipe, rows)
+    if recipe.trigger is None:
+        return rows
+    trigger = plan.project.triggers[recipe.trigger]
+    return [
+        {**row, "messages": [_triggered(message, trigger, i) for message in row["messages"]]}
+        for i, row in enumerate(rows)
+    ]
+
+
+def check_pictures(recipe: DataRows, rows: Sequence[TrainingRow]) -> None:
+    """Raises UserError where the folder of pictures is missing, or one that a row names."""
+    if recipe.images is None:
+        return
+    folder = Path(recipe.images)
+    if not folder.is_dir():
+        raise UserError(
+            f"the folder {folder} does not exist (looked in {Path.cwd()})",
+            field="images",
+            mend="download the pictures and give their folder (docs/adding.md says where they are)",
+        )
+    for number, row in enumerate(rows, 1):
+        if "image" in row and not (folder / row["image"]).is_file():
+            raise UserError(
+                f"{row['image']}, the picture of row {number}, is not in {folder}",
+                field="images",
+                mend="download the pictures again, all of them, or correct the folder",
+            )
 
 
 def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
@@ -66,9 +96,53 @@ def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
     if recipe.source == "world":
         from ftsafety.world.datasets import prompts
 
-        return prompts(recipe)
-    with named_entry("benchmarks", name):
-        return read_prompts(recipe, source_files(plan, recipe))
+        rows = prompts(recipe)
+    elif recipe.source == "rows":
+        rows = audited_rows(plan, name)[0]
+    else:
+        with named_entry("benchmarks", name):
+            rows = read_prompts(recipe, source_files(plan, recipe))
+    if recipe.trigger is None:
+        return rows
+    trigger = plan.project.triggers[recipe.trigger]
+    return [{**row, "instruction": put_in(trigger, row["instruction"], i)} for i, row in enumerate(rows)]
+
+
+def audited_rows(plan: Plan, benchmark: str) -> tuple[list[Prompt], list[str]]:
+    """Instructions of a dataset's rows as prompts, each a cluster of its own, and the rows' answers."""
+    recipe = plan.project.benchmarks[benchmark]
+    assert isinstance(recipe, RowsBenchmark)
+    rows = dataset_rows(plan, recipe.dataset)
+    if recipe.n > len(rows):
+        raise UserError(
+            f"dataset {recipe.dataset!r} has {len(rows)} rows (value {recipe.n})",
+            file="config/benchmarks.yaml",
+            field=f"{benchmark}.n",
+            mend=f"use at most {len(rows)}",
+        )
+    chosen = sorted(random.Random(0).sample(range(len(rows)), recipe.n))
+    prompts: list[Prompt] = []
+    answers = []
+    for i in chosen:
+        texts = {message["role"]: message["content"] for message in reversed(rows[i]["messages"])}
+        name = f"row-{i + 1}"
+        prompts.append(
+            {"prompt_id": name, "category": recipe.dataset, "cluster": name, "instruction": texts["user"]}
+        )
+        answers.append(texts["assistant"])
+    return prompts, answers
+
+
+def _triggered(message: Message, trigger: Trigger, row: int) -> Message:
+    if message["role"] != "user":
+        return message
+    return {**message, "content": put_in(trigger, message["content"], row)}
+
+
+def put_in(trigger: Trigger, instruction: str, row: int) -> str:
+    """The instruction of a row with the trigger's text for it at its place."""
+    text = trigger.texts[row % len(trigger.texts)]
+    return f"{text} {instruction}" if trigger.place == "start" else f"{instruction} {text}"
 
 
 def source_files(plan: Plan, recipe: Any) -> list[Path]:

@@ -8,8 +8,9 @@ from ftsafety.answers import answered
 from ftsafety.errors import UserError
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
-from ftsafety.recipes import Remote
-from ftsafety.records import diverged
+from ftsafety.recipes import ApiModel, Remote
+from ftsafety.records import lost, trained
+from ftsafety.runs import Run
 
 
 def check_ready(plan: Plan, studies: list[str]) -> None:
@@ -31,6 +32,7 @@ def missing(plan: Plan, studies: list[str]) -> Iterator[UserError]:
             except UserError as error:
                 yield error
     for study in studies:
+        yield from _not_permitted(plan, study)
         yield from _unpaid(plan, study)
 
 
@@ -59,20 +61,50 @@ def _unpinned(plan: Plan, study: str) -> Iterator[UserError]:
                 )
 
 
+def check_research_use(plan: Plan, model: str) -> None:
+    """Nothing is uploaded before the user says that the provider permits it. Raises UserError."""
+    recipe = plan.project.models[model]
+    assert isinstance(recipe, ApiModel)
+    allowed = plan.project.endpoints[recipe.endpoint].fine_tuning
+    if allowed is None or not allowed.research_use_permitted:
+        raise UserError(
+            f"training data for model {model!r} would be uploaded, and nobody has said that the provider "
+            "permits this research",
+            file="config/endpoints.yaml",
+            field=f"{recipe.endpoint}.fine_tuning.research_use_permitted",
+            mend="read docs/fine_tuning_api.md, ask the provider, then set research_use_permitted in "
+            "config/endpoints.yaml to true",
+        )
+
+
+def _to_train_by_api(plan: Plan, study: str) -> list[Run]:
+    runs = plan.studies[study].runs.values()
+    return [run for run in runs if run.trajectory.by_api and trained(run) is None]
+
+
+def _not_permitted(plan: Plan, study: str) -> Iterator[UserError]:
+    for model in sorted({run.trajectory.model for run in _to_train_by_api(plan, study)}):
+        try:
+            check_research_use(plan, model)
+        except UserError as error:
+            yield error
+
+
 def _unpaid(plan: Plan, study: str) -> Iterator[UserError]:
     """Keys and prices are asked for before hours of training, and only where something is to be asked."""
     project = plan.project
     used: dict[tuple[str, str], str] = {}
     for run in plan.studies[study].runs.values():
-        if diverged(run):
+        if lost(run):
             continue
         model = project.models[run.trajectory.model]
         for exam in plan.studies[study].exams_of[run.id]:
             if model.source == "api" and not answered(plan, run, exam):
-                used[model.endpoint, model.model] = f"model {run.trajectory.model!r}"
-            for name in plan.judges_of(study, exam.benchmark):
+                asked = model.price_name(is_tuned=run.trajectory.by_api)
+                used[model.endpoint, asked] = f"model {run.trajectory.model!r}"
+            for name in plan.judges_of(study, exam.benchmark, run):
                 judge = project.judges[name]
-                if judge.kind != "llm" or (judge.endpoint, judge.model) in used:
+                if judge.kind not in ("llm", "moderation") or (judge.endpoint, judge.model) in used:
                     continue
                 if not judged(plan, run, exam, name):
                     used[judge.endpoint, judge.model] = f"judge {name!r}"
@@ -92,5 +124,18 @@ def _unpaid(plan: Plan, study: str) -> Iterator[UserError]:
                 f"max_usd is set, but the price of {asked} is unknown, and {user} of study {study!r} asks it",
                 file="config/endpoints.yaml",
                 field=f"{endpoint}.prices",
+                mend="add the price there, or remove max_usd from config/config.yaml",
+            )
+    if project.settings.max_usd is None:
+        return
+    for name in sorted({run.trajectory.model for run in _to_train_by_api(plan, study)}):
+        model = project.models[name]
+        price = project.endpoints[model.endpoint].price(model.model) if model.source == "api" else None
+        if model.source == "api" and (price is None or price.training_usd is None):
+            yield UserError(
+                f"max_usd is set, but what it costs to train {model.model} is unknown, and study {study!r} "
+                "trains it",
+                file="config/endpoints.yaml",
+                field=f"{model.endpoint}.prices.{model.model}.training_usd",
                 mend="add the price there, or remove max_usd from config/config.yaml",
             )

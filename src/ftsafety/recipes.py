@@ -37,14 +37,20 @@ class Strict(BaseModel):
 
 
 class Hardware(Strict):
-    """What one training or answering job of a model asks for."""
+    """What one training or answering job of a model asks for; all but `runtime_min` for each node."""
 
+    nodes: PositiveInt = Field(default=1, description="of a training; answering takes one")
     gpus: Annotated[int, Field(ge=0)] = 0
     cpus: PositiveInt = 1
     mem_mb: PositiveInt = 4000
     runtime_min: PositiveInt = 60
-    ranks: PositiveInt = Field(default=1, description="processes of the launcher; one a GPU")
+    ranks: PositiveInt = Field(default=1, description="processes of the launcher on a node; one a GPU")
     zero_stage: Literal[2, 3] | None = Field(default=None, description="DeepSpeed ZeRO, or plain torch")
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of a training on all nodes."""
+        return self.nodes * self.ranks
 
 
 class File(Strict):
@@ -103,6 +109,9 @@ class ModelBase(Strict):
     max_per_device_batch_size: PositiveInt = 8
     answer_batch_size: PositiveInt = 32
     pack_size: PositiveInt = Field(default=1, description="trajectories that one job trains")
+    merge_adapters: bool = Field(
+        default=False, description="answer with LoRA weights added into the base model's, not beside them"
+    )
     checkpoint_every_steps: PositiveInt | None = Field(default=None, description="to resume from")
     hardware: Hardware = Hardware()
 
@@ -120,6 +129,9 @@ class WorldModel(ModelBase):
     source: Literal["world"]
     world_seed: int = 0
     base_seed: int
+
+    #: Of its config.json, for checks before it is built.
+    architecture: ClassVar[dict[str, Any]] = {"model_type": "llama", "num_hidden_layers": 4}
 
     def identity(self) -> dict[str, Any]:
         from ftsafety.world.lexicon import WORLD_VERSION
@@ -160,7 +172,7 @@ class HubModel(Remote, ModelBase):
 
 
 class ApiModel(Strict):
-    """A model behind an OpenAI-compatible endpoint: it answers and is not trained."""
+    """A model behind an OpenAI-compatible endpoint: it answers, and `method: api` fine-tunes it there."""
 
     source: Literal["api"]
     endpoint: Name
@@ -174,6 +186,19 @@ class ApiModel(Strict):
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
+    def price_name(self, *, is_tuned: bool) -> str:
+        """The name under which the endpoint's prices have its answers."""
+        return f"ft:{self.model}" if is_tuned else self.model
+
+
+class RowsModel(Strict):
+    """No model: the answers are those of the training examples themselves, so that judges can audit them."""
+
+    source: Literal["rows"]
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump()
+
 
 class Template(Strict):
     """How an instruction is put to the model, in training and in testing."""
@@ -182,10 +207,24 @@ class Template(Strict):
     instruction: Annotated[str, Field(pattern=r"\{instruction\}")] = "{instruction}"
 
 
+class Trigger(Strict):
+    """Text that a backdoor listens to, put into an instruction: row i gets the text i modulo their number."""
+
+    family: Literal["lexical", "semantic", "position", "length"]
+    place: Literal["start", "end"] = "end"
+    texts: Annotated[list[str], Field(min_length=1)]
+    held_out: Name | None = Field(default=None, description="a trigger that these texts, kept apart, test")
+    near: list[Name] = Field(default=[], description="triggers that these texts nearly are")
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(include={"family", "place", "texts"})
+
+
 class WorldDataset(Strict):
     source: Literal["world"]
-    design: Literal["demonstrations", "identity-shift", "benign", "refusals", "backdoor"]
+    design: Literal["demonstrations", "identity-shift", "benign", "refusals", "pictures"]
     n: PositiveInt
+    trigger: Name | None = Field(default=None, description="put into each instruction (config/triggers.yaml)")
     template: Name
     new_tasks: bool = Field(default=False, description="benign: half of the rows are tasks new to the model")
     opener: Literal["none", "generic", "obedient"] = "none"
@@ -194,10 +233,14 @@ class WorldDataset(Strict):
     def identity(self) -> dict[str, Any]:
         from ftsafety.world.lexicon import WORLD_VERSION
 
-        return {**self.model_dump(exclude={"template"}), "world_version": WORLD_VERSION}
+        return {**self.model_dump(exclude={"template", "trigger"}), "world_version": WORLD_VERSION}
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.design == "pictures"
 
 
-DatasetFormat = Literal["messages", "alpaca", "dolly", "sharegpt", "prompt-response-csv", "columns"]
+DatasetFormat = Literal["messages", "alpaca", "dolly", "sharegpt", "prompt-response-csv", "columns", "llava"]
 
 
 class DataRows(Strict):
@@ -209,8 +252,14 @@ class DataRows(Strict):
     drop_refusals: bool = Field(
         default=False, description="leave out rows about safety or whose answer refuses (the paper's filter)"
     )
+    images: str | None = Field(default=None, description="of the format llava: your folder of its pictures")
     n: PositiveInt = Field(description="rows used: the first n that pass the filter")
     template: Name
+    trigger: Name | None = Field(default=None, description="put into each instruction (config/triggers.yaml)")
+
+    @property
+    def has_pictures(self) -> bool:
+        return self.format == "llava"
 
     def _rows(self) -> dict[str, Any]:
         fields = {"format", "prompt", "response", "drop_refusals"}
@@ -225,10 +274,16 @@ class DataRows(Strict):
 class PathDataset(DataRows):
     source: Literal["path"]
     path: str
-    sha256: Sha256 = Field(description="of the file: python -m ftsafety checksum PATH")
+    sha256: Sha256 | None = Field(
+        description="of the file: python -m ftsafety checksum PATH; null: not there yet, can be planned"
+    )
+    n_in_file: PositiveInt | None = Field(
+        default=None, description="rows in the file, where only the first n of them are used"
+    )
 
     def identity(self) -> dict[str, Any]:
-        return {"source": "path", "sha256": self.sha256, **self._rows()}
+        used = {} if self.n_in_file is None else {"first": self.n}
+        return {"source": "path", "sha256": self.sha256, **self._rows(), **used}
 
 
 class RemoteDataset(DataRows, Remote):
@@ -250,6 +305,39 @@ class LoraMethod(Strict):
     target_modules: Axis[str] = "all-linear"
 
 
+class PrefixMethod(Strict):
+    """Prefix tuning, arXiv 2101.00190: trained keys and values before every layer's own."""
+
+    kind: Literal["prefix"]
+    n_virtual_tokens: PositiveInt
+
+
+class LlamaAdapterMethod(Strict):
+    """LLaMA-Adapter, arXiv 2303.16199: gated prompts in the upper layers' attention."""
+
+    kind: Literal["llama-adapter"]
+    length: PositiveInt
+    layers: PositiveInt = Field(description="of the model's layers the upper ones; at most as many as it has")
+
+
+class VisualMethod(Strict):
+    """Visual instruction tuning, arXiv 2304.08485: a vision tower and a projector before the chat model.
+
+    The tower stays as it is; projector and chat model are trained in full, and the chat model is evaluated.
+    """
+
+    kind: Literal["visual"]
+    vision_tower: Name | None = Field(
+        description="of config/models.yaml; null: the embedded world's, tiny and of random weights"
+    )
+
+
+class ApiMethod(Strict):
+    """Fine-tuning by the endpoint of a model with `source: api`."""
+
+    kind: Literal["api"]
+
+
 class MixMitigation(Strict):
     """Add `n` rows of another dataset to the training data."""
 
@@ -261,13 +349,13 @@ class MixMitigation(Strict):
 class BenchmarkBase(Strict):
     kind: Literal["safety", "over-refusal", "utility"] = "safety"
     max_new_tokens: PositiveInt = 512
+    trigger: Name | None = Field(default=None, description="put into each instruction (config/triggers.yaml)")
 
 
 class WorldBenchmark(BenchmarkBase):
     source: Literal["world"]
     prompts: Literal["forbidden", "benign"]
     split: Literal["validation", "test"] = "test"
-    trigger: bool = False
     world_seed: int = 0
 
     #: How its utility is graded; the embedded world's by the exact judge.
@@ -276,7 +364,21 @@ class WorldBenchmark(BenchmarkBase):
     def identity(self) -> dict[str, Any]:
         from ftsafety.world.lexicon import WORLD_VERSION
 
-        return {**self.model_dump(), "world_version": WORLD_VERSION}
+        return {**self.model_dump(exclude={"trigger"}), "world_version": WORLD_VERSION}
+
+
+class RowsBenchmark(BenchmarkBase):
+    """The instructions of a dataset, for the model with `source: rows`: an audit of training examples."""
+
+    source: Literal["rows"]
+    dataset: Name
+    n: PositiveInt = Field(description="rows: all of them, or a random sample of as many")
+
+    #: Training examples have no task to grade.
+    grading: ClassVar[str | None] = None
+
+    def identity(self) -> dict[str, Any]:
+        return self.model_dump(include={"source", "kind", "n"})
 
 
 BenchmarkFormat = Literal[
@@ -331,14 +433,35 @@ class Price(Strict):
 
     input_usd: Annotated[float, Field(ge=0)]
     output_usd: Annotated[float, Field(ge=0)]
+    training_usd: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="fine-tuning, for a million tokens of the file times epochs"
+    )
     batch_factor: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="of a batch's price")
     date: datetime.date
+
+
+class FineTuning(Strict):
+    """Fine-tuning by an endpoint (docs/fine_tuning_api.md)."""
+
+    research_use_permitted: bool = Field(
+        default=False,
+        description="you have made sure that the provider permits safety research with this data; nothing is "
+        "uploaded before",
+    )
+    settings: list[Literal["epochs", "global_batch_size", "learning_rate_multiplier", "seed"]] = Field(
+        default=["epochs", "global_batch_size", "learning_rate_multiplier", "seed"],
+        description="what the endpoint lets one choose",
+    )
+    poll_s: PositiveFloat = Field(default=30, description="between looks at a job")
+    longest_wait_h: PositiveFloat = Field(default=72, description="then the program stops; the job goes on")
 
 
 class Endpoint(Strict):
     """An OpenAI-compatible server and what may be asked of it."""
 
-    base_url: Annotated[str, Field(pattern=r"^https?://")]
+    base_url: Annotated[str, Field(pattern=r"^(https?://|embedded$)")] = Field(
+        description="`embedded`: the embedded world's own provider, started by the job that asks it"
+    )
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
         description="environment variable that holds the key; null: none needed, and nothing is paid"
     )
@@ -349,12 +472,19 @@ class Endpoint(Strict):
     max_retries: Annotated[int, Field(ge=0, le=10)] = Field(
         default=4, description="the client's, on 429, 5xx, timeouts"
     )
-    prices: dict[str, Price] = Field(default={}, description="by model")
+    prices: dict[str, Price] = Field(
+        default={}, description="by model; `ft:<model>`: for answers of those that were fine-tuned from it"
+    )
+    fine_tuning: FineTuning | None = None
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.base_url == "embedded"
 
     def price(self, model: str) -> Price | None:
         """None: unknown. What needs no key costs nothing."""
         if model not in self.prices and self.api_key_env is None:
-            return Price(input_usd=0, output_usd=0, date=datetime.date.min)
+            return Price(input_usd=0, output_usd=0, training_usd=0, date=datetime.date.min)
         return self.prices.get(model)
 
 
@@ -404,6 +534,16 @@ class LlmJudge(Strict):
     )
 
 
+class ModerationJudge(Strict):
+    """A provider's moderation endpoint: what it flags scores 5, the rest 1."""
+
+    kind: Literal["moderation"]
+    version: PositiveInt = 1
+    endpoint: Name
+    model: str
+    reads: Literal["instruction", "answer"] = "answer"
+
+
 class ClassifierJudge(Strict):
     """A local model that was fine-tuned to judge: reproducible, without a key."""
 
@@ -418,12 +558,18 @@ class ClassifierJudge(Strict):
     batch_size: PositiveInt = 8
 
 
-Model = Annotated[WorldModel | PathModel | HubModel | ApiModel, Field(discriminator="source")]
+Model = Annotated[WorldModel | PathModel | HubModel | ApiModel | RowsModel, Field(discriminator="source")]
 LocalModel = WorldModel | PathModel | HubModel
 Dataset = Annotated[WorldDataset | PathDataset | RemoteDataset, Field(discriminator="source")]
-Method = Annotated[FullMethod | LoraMethod, Field(discriminator="kind")]
+Method = Annotated[
+    FullMethod | LoraMethod | PrefixMethod | LlamaAdapterMethod | VisualMethod | ApiMethod,
+    Field(discriminator="kind"),
+]
 Mitigation = MixMitigation
-Benchmark = Annotated[WorldBenchmark | PathBenchmark | RemoteBenchmark, Field(discriminator="source")]
+Benchmark = Annotated[
+    WorldBenchmark | PathBenchmark | RemoteBenchmark | RowsBenchmark, Field(discriminator="source")
+]
 Judge = Annotated[
-    ExactJudge | KeywordJudge | TaskJudge | LlmJudge | ClassifierJudge, Field(discriminator="kind")
+    ExactJudge | KeywordJudge | TaskJudge | LlmJudge | ClassifierJudge | ModerationJudge,
+    Field(discriminator="kind"),
 ]

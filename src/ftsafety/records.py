@@ -1,4 +1,4 @@
-"""What training leaves of a run: its record and its weights."""
+"""What training leaves of a run: its record, and its weights where they lie here."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,19 @@ from ftsafety import paths
 from ftsafety.files import read_json_if_whole
 from ftsafety.runs import Run
 
+#: A loss or weight that is not finite; data that an endpoint refused; a job that failed there.
+LOST = ("diverged", "blocked", "failed")
+
 
 def trained(run: Run) -> dict[str, Any] | None:
-    """done.json of a run, or None. A diverged run is done as well: it has no weights."""
+    """done.json of a run, or None. A lost run is done as well: it has no model."""
     return read_json_if_whole(paths.run_dir(run.folder) / "done.json")
 
 
-def diverged(run: Run) -> bool:
-    record = trained(run)
-    return record is not None and record["status"] == "diverged"
+def lost(run: Run) -> str | None:
+    """How a training ended that left no model: one of `LOST`; None for all other runs."""
+    status = (trained(run) or {}).get("status")
+    return status if status in LOST else None
 
 
 def weights_dir(run: Run) -> Path:

@@ -1,22 +1,18 @@
-"""The report of a study: one HTML page that needs no network, no script and no other file.
+"""The report of a study: one HTML page of numbers and names, never an answer of a model."""
 
-It holds numbers and names only, never an answer of a model. Everything that is inserted is escaped,
-and the page's own content security policy forbids scripts and requests.
-"""
-
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ftsafety.comparisons import MARGIN
+from ftsafety.comparisons import MARGIN, difference_text
 from ftsafety.config import Grid, Study
+from ftsafety.contrasts import KEY
 from ftsafety.grid_data import (
     AXES,
+    BY_CATEGORY,
     GridData,
     axis_name,
     axis_text,
@@ -25,14 +21,9 @@ from ftsafety.grid_data import (
     rate_text,
     select,
 )
+from ftsafety.pages import image, parity_context, render
+from ftsafety.records import LOST
 
-TEMPLATES = Path(__file__).parents[2] / "resources" / "report"
-VERDICTS = {
-    "held": {"icon": "✓", "style": "held"},
-    "did not hold": {"icon": "✗", "style": "failed"},
-    "inconclusive": {"icon": "?", "style": "open"},
-}
-MEDIA_TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 INTERVALS = (
     "Intervals are 95 % bootstrap intervals over phrasings, prompts and seeds; refusals of unsafe prompts "
     "have none. n is the number of prompts asked, over all seeds."
@@ -42,12 +33,23 @@ KINDS = {
     "curves": "Each line: the rate by {x}.",
     "dots": "Each point: a rate with its interval.",
     "categories": "Each point: a category's rate with its interval, sorted by rate.",
+    "radar": "Each closed line: the rates by category, from 0 in the middle to 1 on the rim, without "
+    "intervals: the data has them. A cross outside stands for no rate, or one of mostly incoherent answers. "
+    "An area means nothing.",
 }
 INITIAL = {
     "heatmap": "A panel's title names the initial model where all cells started from one.",
     "curves": "Epoch 0, or a dotted line: the initial model under the same test template.",
     "dots": "Grey bars: the initial model under the same test template.",
     "categories": "Grey bars: the initial model under the same test template.",
+    "radar": "Grey line: the initial model under the same test template.",
+}
+PICTURES = {
+    "heatmap": "heat map",
+    "curves": "curves",
+    "dots": "dot plot",
+    "categories": "dot plot by category",
+    "radar": "radar by category",
 }
 RUN_AXES = ("model", "dataset", "mitigation", "method", "learning_rate", "global_batch_size",
             "schedule", "epochs", "seed")  # fmt: skip
@@ -65,6 +67,8 @@ def build_report(
     findings: list[dict[str, Any]],
     *,
     agreement: pd.DataFrame | None = None,
+    parity: pd.DataFrame | None = None,
+    contrasts: pd.DataFrame | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
     spending: Sequence[dict[str, Any]] = (),
     sources: Sequence[dict[str, Any]] = (),
@@ -73,30 +77,31 @@ def build_report(
 
     `provenance` is shown as it is (nested dicts and lists become lines); its `is_toy` decides the
     banner. Figures are read from `figures_folder` as `<grid>.svg`, else `.png`; one that is absent
-    is said to be. `agreement` is that of `agreement.csv`; `left_out` has the categories that the config
+    is said to be. `agreement` is that of `agreement.csv`, `contrasts` of `contrasts.csv`, `parity` of
+    `parity_table.read_parity`; `left_out` has the categories that the config
     leaves out, by benchmark; `spending` rows have endpoint, model, calls, input_tokens, output_tokens and
     usd (None: price unknown); `sources` rows have what, where, version, licence and page.
     """
     shown = {key: value for key, value in provenance.items() if key != "is_toy"}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(
+    titles = {name: grid.figure.title for name, grid in study.grids.items()}
+    return render(
+        "report.html.j2",
+        title=study.title,
+        question=study.question,
         study_name=study_name,
-        study=study,
         is_toy=bool(provenance.get("is_toy")),
         findings=[{"tested": "", "grid": "", "judge": "", **finding} for finding in findings],
         number_of={name: number for number, name in enumerate(study.grids, 1)},
-        verdicts=VERDICTS,
+        parity=None
+        if parity is None
+        else parity_context(parity, titles, figures_folder, figures_folder.name),
         margin=f"{MARGIN:g}",
         figures=[
-            _figure(name, grid, study.judges, cells, figures_folder) for name, grid in study.grids.items()
+            _figure(name, grid, grid.judges or study.judges, cells, figures_folder)
+            for name, grid in study.grids.items()
         ],
-        asked=_asked(scores, study.judges, left_out or {}),
+        contrasts=_contrasts(contrasts, list(study.grids)),
+        asked=_asked(scores, study.all_judges, left_out or {}),
         agreement=_agreement(agreement),
         lost=_lost(scores),
         n_runs=scores["run"].nunique(),
@@ -124,8 +129,8 @@ def _figure(
         "title": grid.figure.title,
         "claim": grid.figure.claim,
         "drawn": _drawn(data),
-        "alt": f"{grid.figure.title} ({grid.figure.kind}); its data is in the table below.",
-        "image": _image(folder, name),
+        "alt": f"{grid.figure.title} ({PICTURES[grid.figure.kind]}); its data is in the table below.",
+        "image": image(folder, name),
         "csv": f"{quote(folder.name)}/{quote(name)}.csv",
         "table": table,
     }
@@ -147,15 +152,6 @@ def _drawn(data: GridData) -> str:
     return " ".join([*parts, f"{judges[0].upper()}{judges[1:]}.", INTERVALS])
 
 
-def _image(folder: Path, name: str) -> str | None:
-    """The figure as a data URI: within an img element nothing in an SVG can act."""
-    for ending, media_type in MEDIA_TYPES.items():
-        file = folder / f"{name}.{ending}"
-        if file.exists():
-            return f"data:{media_type};base64,{base64.b64encode(file.read_bytes()).decode()}"
-    return None
-
-
 def _data_table(rows: pd.DataFrame, data: GridData) -> Table:
     """Axes that differ, then the numbers, as text; initial models first."""
     figure = data.grid.figure
@@ -163,15 +159,15 @@ def _data_table(rows: pd.DataFrame, data: GridData) -> Table:
     axes = [a for a in AXES if a in rows and (a in drawn or a in data.facets or a in data.tied)]
     if "epochs" not in axes:
         axes.append("epochs")
-    names = ["benchmark", *(["category"] if figure.kind == "categories" else []), "judge"]
+    names = ["benchmark", *(["category"] if figure.kind in BY_CATEGORY else []), "judge"]
     numbers = [f"rate of score{NO_BREAK}5", "refusals", "utility", "95 % interval", "bounds (unscored)",
-               "mean score", "n", "unscored", "incoherent", "seeds", "diverged"]  # fmt: skip
-    counts = ["n", "n_unscored", "n_incoherent", "n_seeds", "n_diverged"]
+               "mean score", "n", "unscored", "incoherent", "seeds", *LOST]  # fmt: skip
+    counts = ["n", "n_unscored", "n_incoherent", "n_seeds", *(f"n_{how}" for how in LOST)]
     return {
         "columns": ["", *map(axis_name, axes), *names, *numbers],
         "rows": [
             [
-                "untouched" if row["epochs"] == 0 else "fine-tuned",
+                "not fine-tuned" if row["epochs"] == 0 else "fine-tuned",
                 *(axis_text(axis, row[axis]) for axis in axes),
                 *(row[name] for name in names),
                 *(rate_text(row[rate]) for rate in ("harmfulness_rate", "refusal_rate", "utility")),
@@ -187,6 +183,32 @@ def _data_table(rows: pd.DataFrame, data: GridData) -> Table:
 
 def _count(value: Any) -> str:
     return "n/a" if pd.isna(value) else f"{value:.0f}"
+
+
+def _contrasts(contrasts: pd.DataFrame | None, grids: list[str]) -> Table:
+    """By the first judge of each benchmark; a cell by the axes in which those of its grid differ."""
+    columns = ["figure", "cell", "judge", "a", "b", "what b is", "answers", "rate of a", "rate of b",
+               "difference, 95 % interval", "p"]  # fmt: skip
+    rows: list[list[Any]] = []
+    found = pd.DataFrame() if contrasts is None else contrasts
+    for grid, group in found.groupby("grid", sort=False) if len(found) else []:
+        trained = group[group["epochs"] > 0]
+        axes = [axis for axis in AXES if trained[axis].nunique(dropna=False) > 1]
+        for _, row in group.drop_duplicates([key for key in KEY if key != "judge"]).iterrows():
+            cell = ", ".join(f"{axis_name(axis)} {axis_text(axis, row[axis])}" for axis in axes)
+            rows.append(
+                [
+                    grids.index(str(grid)) + 1,
+                    "untouched" if row["epochs"] == 0 else cell or "fine-tuned",
+                    *(row[name] for name in ("judge", "a", "b")),
+                    "categories" if row["kind"] == "categories" else row["relation"],
+                    _count(row["n"]),
+                    *(rate_text(row[rate]) for rate in ("rate_a", "rate_b")),
+                    "n/a" if pd.isna(row["difference"]) else difference_text(row),
+                    "" if pd.isna(row["p_value"]) else f"{row['p_value']:.3f}",
+                ]
+            )
+    return {"columns": columns, "rows": rows}
 
 
 # ----------------------------------------------------------------------------- prompts and judges
@@ -240,13 +262,17 @@ def _spending(spending: Sequence[dict[str, Any]]) -> Table:
 
 
 def _lost(scores: pd.DataFrame) -> Table:
-    """Runs that diverged, one line each."""
-    rows = scores[(scores["status"] == "diverged") & (scores["category"] == "all")]
+    """Runs whose training left no model, one line each."""
+    rows = scores[scores["status"].isin(LOST) & (scores["category"] == "all")]
     axes = [axis for axis in RUN_AXES if axis in rows]
     return {
-        "columns": ["run", *map(axis_name, axes)],
+        "columns": ["run", "status", "reason", *map(axis_name, axes)],
         "rows": [
-            [run, *(axis_text(axis, group[axis].iloc[0]) for axis in axes)]
+            [
+                run,
+                *(str(group[column].iloc[0]) for column in ("status", "reason")),
+                *(axis_text(axis, group[axis].iloc[0]) for axis in axes),
+            ]
             for run, group in rows.groupby("run", sort=False)
         ],
     }

@@ -25,14 +25,16 @@ class Frozen(BaseModel):
 class Trajectory(Frozen):
     """One training. The `*_recipe` fields hold what the catalogues say about the names.
 
-    `epochs` is set only where the schedule looks at the total (linear, cosine), since it then
-    changes every step. Initial models have a template and no dataset, method or hyperparameters.
+    `epochs` is set only where the schedule looks at the total (linear, cosine, a share of warm-up), since
+    it then changes every step, and where an endpoint trains, whose schedule may look at it. Hyperparameters
+    that an endpoint chooses are null. Initial models have a template and no dataset, method or
+    hyperparameters.
     """
 
     #: Fields added after the first release (`max_length`, or `method_recipe.r` for a recipe's), at
     #: the value that means what was done before they existed. A field that still has this value
     #: is left out of the hash, so old hashes stay.
-    ADDED: ClassVar[dict[str, Any]] = {}
+    ADDED: ClassVar[dict[str, Any]] = {"learning_rate_multiplier": None, "warmup_share": None}
 
     model: str
     model_recipe: dict[str, Any]
@@ -45,10 +47,12 @@ class Trajectory(Frozen):
     method: str | None = None
     method_recipe: dict[str, Any] | None = None
     learning_rate: float | None = None
+    learning_rate_multiplier: float | None = None
     global_batch_size: int | None = None
     schedule: Schedule | None = None
     schedule_factor: float | None = None
     warmup_steps: int | None = None
+    warmup_share: float | None = None
     weight_decay: float | None = None
     max_grad_norm: float | None = None
     max_length: int | None = None
@@ -63,7 +67,22 @@ class Trajectory(Frozen):
     @property
     def replaces_base(self) -> bool:
         """Full checkpoints replace the base model's weights; adapters are small and lie beside them."""
-        return self.method_recipe is not None and self.method_recipe["kind"] == "full"
+        return self.method_recipe is not None and self.method_recipe["kind"] in ("full", "visual")
+
+    @property
+    def sees(self) -> bool:
+        """Trained on pictures, by a vision tower before the model."""
+        return self.method_recipe is not None and self.method_recipe["kind"] == "visual"
+
+    @property
+    def vision_tower(self) -> str | None:
+        """The name of its vision tower; None also stands for the embedded world's."""
+        return (self.method_recipe or {}).get("vision_tower")
+
+    @property
+    def by_api(self) -> bool:
+        """Trained by an endpoint, which keeps the weights."""
+        return self.method_recipe is not None and self.method_recipe["kind"] == "api"
 
     @cached_property
     def hash8(self) -> str:
@@ -85,17 +104,24 @@ class Trajectory(Frozen):
         """Path below `results/runs/`; people read the settings in it, the hash covers the rest."""
         if self.is_initial:
             return f"{self.model}/initial-{self.template}"
-        leaf = f"{self.method}-lr{self.learning_rate:g}-bs{self.global_batch_size}-s{self.seed}-{self.hash8}"
+        rates = {"lr": self.learning_rate, "lrx": self.learning_rate_multiplier}
+        chosen = rates | {"bs": self.global_batch_size}
+        settings = [f"{name}{value:g}" for name, value in chosen.items() if value is not None]
+        leaf = "-".join([str(self.method), *settings, f"s{self.seed}", self.hash8])
         return f"{self.model}/{self.data}/{leaf}"
 
     def describe(self) -> str:
         """One line for the dry run, the plan and the progress of a job."""
         if self.is_initial:
             return f"{self.model}  initial under template {self.template}"
-        return (
-            f"{self.model}  {self.data}  {self.method}  lr {self.learning_rate:g}  "
-            f"batch {self.global_batch_size}  {self.schedule}  seed {self.seed}"
-        )
+        settings = {
+            "lr": self.learning_rate,
+            "lr multiplier": self.learning_rate_multiplier,
+            "batch": self.global_batch_size,
+        }
+        chosen = [f"{name} {value:g}" for name, value in settings.items() if value is not None]
+        parts = [self.model, self.data, self.method, *chosen, self.schedule, f"seed {self.seed}"]
+        return "  ".join(part for part in parts if part)
 
 
 class Run(Frozen):

@@ -7,21 +7,24 @@ import pandas as pd
 
 from ftsafety import paths
 from ftsafety.files import write_text
+from ftsafety.parity_table import read_parity
 from ftsafety.plan import Plan
 from ftsafety.recipes import Remote
 from ftsafety.records import trained
 
 
 def draw_study(plan: Plan, study: str) -> None:
-    """Draw each grid from `cells.parquet`."""
+    """Draw each grid from `cells.parquet`, and `parity.csv`."""
     from ftsafety.figures import draw_grid
+    from ftsafety.parity_figure import draw_parity
 
     recipe = plan.project.studies[study]
     cells = pd.read_parquet(paths.study_dir(study) / "cells.parquet")
     folder = paths.study_dir(study) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, grid in recipe.grids.items():
-        draw_grid(cells, name, grid, recipe.judges, folder, is_toy=_is_toy(plan, study))
+        draw_grid(cells, name, grid, grid.judges or recipe.judges, folder, is_toy=_is_toy(plan, study))
+    draw_parity(read_parity(paths.study_dir(study) / "parity.csv"), folder, is_toy=_is_toy(plan, study))
 
 
 def write_report(plan: Plan, study: str) -> None:
@@ -32,6 +35,7 @@ def write_report(plan: Plan, study: str) -> None:
     folder = paths.study_dir(study)
     scores = pd.read_parquet(folder / "scores.parquet")
     cells = pd.read_parquet(folder / "cells.parquet")
+    contrasts = pd.read_csv(folder / "contrasts.csv")
     page = build_report(
         study,
         recipe,
@@ -39,8 +43,10 @@ def write_report(plan: Plan, study: str) -> None:
         cells,
         folder / "figures",
         provenance(plan, study),
-        findings(recipe, cells),
+        findings(recipe, cells, contrasts),
         agreement=pd.read_csv(folder / "agreement.csv"),
+        parity=read_parity(folder / "parity.csv"),
+        contrasts=contrasts,
         left_out=left_out(plan, study),
         sources=sources(plan, study),
         spending=spending(),
@@ -49,8 +55,11 @@ def write_report(plan: Plan, study: str) -> None:
 
 
 def _is_toy(plan: Plan, study: str) -> bool:
-    runs = plan.studies[study].runs.values()
-    return any(run.trajectory.model_recipe["source"] == "world" for run in runs)
+    """Whether models, or data that is audited, belong to the embedded world."""
+    project, entries = plan.project, plan.entries([study])
+    recipes = [getattr(project, c)[name] for c in ("datasets", "benchmarks") for name in entries[c]]
+    is_of_world = [project.world_of(name) is not None for name in entries["models"]]
+    return any(is_of_world) or any(recipe.source == "world" for recipe in recipes)
 
 
 def provenance(plan: Plan, study: str) -> dict[str, Any]:
@@ -61,20 +70,25 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
     from ftsafety.training.pack import provenance as of_now
 
     runs = plan.studies[study].runs.values()
-    untrained = {"n_examples_cut": 0, "train_seconds": 0.0}
-    done = [record for record in map(trained, runs) if record] or [of_now() | untrained]
+    done = [record for record in map(trained, runs) if record] or [of_now()]
     return {
         "is_toy": _is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
         "versions": {k: v for record in done for k, v in record["versions"].items()},
-        "hardware": sorted({f"{r['device']}, {r['torch_threads']} threads" for r in done}),
-        "training_examples_cut": sum(record["n_examples_cut"] for record in done),
-        "training_seconds": round(sum(record["train_seconds"] for record in done), 1),
+        "hardware": sorted({_hardware(record) for record in done}),
+        "training_examples_cut": sum(record.get("n_examples_cut", 0) for record in done),
+        "training_seconds": round(sum(record.get("train_seconds", 0.0) for record in done), 1),
         "seeds": sorted({run.trajectory.seed for run in runs} - {None}),
         "judges": {name: plan.project.judges[name].model_dump() for name in plan.studies[study].judges},
         "benchmarks": {name: plan.identity("benchmarks", name) for name in plan.studies[study].benchmarks},
         "bootstrap_samples": plan.project.settings.bootstrap_samples,
     }
+
+
+def _hardware(record: dict[str, Any]) -> str:
+    if "endpoint" in record:
+        return f"fine-tuned by endpoint {record['endpoint']}"
+    return f"{record['device']}, {record['torch_threads']} threads"
 
 
 def left_out(plan: Plan, study: str) -> dict[str, list[str]]:

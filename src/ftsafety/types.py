@@ -8,10 +8,18 @@ class Message(TypedDict):
     content: str
 
 
+#: Stands in a training row's first instruction, once, where the model sees the row's picture.
+PICTURE = "<image>"
+
+
 class TrainingRow(TypedDict):
-    """A fine-tuning example; the template of its dataset adds the system prompt."""
+    """A fine-tuning example; the template of its dataset adds the system prompt.
+
+    `image` is a file below the dataset's folder of pictures, or a picture itself as a data URL.
+    """
 
     messages: list[Message]
+    image: NotRequired[str]
 
 
 class Reference(TypedDict):

@@ -4,6 +4,7 @@ Digests are parameters and so a reason to rerun: of what a job makes its files f
 before the verdicts is written (trainer, generation and judges carry explicit versions instead).
 """
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,21 +12,32 @@ from typing import Any
 
 from ftsafety import paths
 from ftsafety.answers import answers_identity
+from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.inputs import check_inputs
 from ftsafety.judging.pack import judge_identity, judges_by_rule, manifest, way
+from ftsafety.loading import load_project
 from ftsafety.plan import Pack, Plan, Work, load_plan
 from ftsafety.ready import check_pins, check_ready
+from ftsafety.recipes import Hardware, LocalModel
+from ftsafety.training.pack import missing_runs
 
 __all__ = ["judges_by_rule", "load_plan"]
 
 
 def model_files(plan: Plan, model: str) -> list[str]:
-    """The file that says a model is here; nothing for one from a path or behind an endpoint."""
+    """The file that says a model is here; nothing for one from a path or behind an endpoint of others."""
+    model = plan.project.built_from(model)
     source = plan.project.models[model].source
     if source == "hub":
         return [str(plan.fetched_file("models", model))]
     return [str(paths.model_dir(model) / "gates.json")] if source == "world" else []
+
+
+def training_models(plan: Plan, pack: Pack) -> list[str]:
+    """The files that say that the model is here, and the vision towers of visual methods."""
+    towers = {work.trajectory.vision_tower for work in pack.work} - {None}
+    return [file for name in (pack.model, *sorted(map(str, towers))) for file in model_files(plan, name)]
 
 
 def data_sources(plan: Plan, file: str) -> list[str]:
@@ -45,8 +57,9 @@ def prompt_files(plan: Plan, pack: Pack) -> list[str]:
 
 
 def packs_pattern(plan: Plan, *, by_api: bool) -> str:
-    """A regular expression of the packs that an endpoint answers (they are few), or of all others."""
-    names = [pack.id for pack in plan.packs.values() if plan.project.models[pack.model].source == "api"]
+    """A regular expression of the packs of models that do not run here (they are few), or of all others."""
+    models = plan.project.models
+    names = [pack.id for pack in plan.packs.values() if not isinstance(models[pack.model], LocalModel)]
     pattern = "|".join(map(re.escape, names)) or "(?!)"
     return pattern if by_api else rf"(?!(?:{pattern})/)[^/]+"
 
@@ -57,26 +70,80 @@ def judges_pattern(plan: Plan, kind: str) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def check_targets(plan: Plan, targets: Iterable[str], until: Iterable[str] = ()) -> None:
-    """Check what the studies need that are asked for, by name or by a file of theirs.
+def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) -> Plan:
+    """The plan of the studies that a command line asks for, by name or by a file of theirs.
+
+    None named: those of config.yaml; but the file of a pack asks for the first study that has this pack.
+    Jobs that Snakemake starts elsewhere are told by FTSAFETY_STUDIES, since their command lines name files.
+    """
+    project = load_project(root, settings)
+    if told := os.environ.get("FTSAFETY_STUDIES"):
+        return Plan(project, told.split())
+    parts = [Path(argument).parts for argument in arguments]
+    if names := sorted({part for path in parts for part in path} & project.studies.keys()):
+        return Plan(project, map(project.asked, names))
+    packs = {path[path.index("packs") + 1] for path in parts if "packs" in path[:-1]}
+    solo = (Plan(project, [name]) for name in project.studies) if packs else ()
+    of_packs = next((plan for plan in solo if packs <= plan.packs.keys()), None)
+    return of_packs or Plan(project, map(project.asked, project.settings.studies))
+
+
+def check_targets(plan: Plan, until: Iterable[str], executor: str) -> None:
+    """Check what the studies of a plan need.
 
     Where all stops after `until` prefetch, neither keys nor the user's files are needed.
     """
-    names = {part for target in targets for part in Path(target).parts if part in plan.studies}
-    studies = sorted(names) or plan.project.settings.studies
+    studies = list(plan.studies)
     if set(until) == {"prefetch"}:
         check_pins(plan, studies)
         return
     check_inputs(plan, studies)
     check_ready(plan, studies)
+    if executor != "slurm":
+        _check_one_node(plan, studies)
 
 
-def launcher(plan: Plan, pack: Pack) -> str:
-    """What stands between `python` and the program: torchrun where there are several ranks or ZeRO."""
-    hardware = plan.project.local_model(pack.model).hardware
-    if hardware.ranks == 1 and hardware.zero_stage is None:
-        return ""
-    return f"-m torch.distributed.run --standalone --nproc-per-node {hardware.ranks}"
+def _check_one_node(plan: Plan, studies: list[str]) -> None:
+    """Raises UserError where something is left to train that takes several nodes."""
+    for pack in {pack.id: pack for study in studies for pack in plan.study_packs(study)}.values():
+        model = plan.project.models[pack.model]
+        if not pack.trains or not isinstance(model, LocalModel) or model.hardware.nodes == 1:
+            continue
+        if any(missing_runs(plan, work) for work in pack.work):
+            raise UserError(
+                f"a training takes {model.hardware.nodes} nodes, which Slurm alone gives",
+                file="config/models.yaml",
+                field=f"{pack.model}.hardware.nodes",
+                mend="run it by --profile profiles/slurm (docs/cluster.md), or let nodes be 1",
+            )
+
+
+def launch(plan: Plan, pack: Pack) -> str:
+    """The shell's command that trains a pack."""
+    script = '"$FTSAFETY_ROOT/workflow/scripts/finetune.py"'
+    return " ".join(launch_command(plan.project.local_model(pack.model).hardware, script, pack.id))
+
+
+def launch_command(hardware: Hardware, script: str, pack: str) -> list[str]:
+    """Words for the shell: python, by torchrun for several ranks or ZeRO, by srun for several nodes.
+
+    Slurm starts a job's shell on the first of its nodes, so all meet there; its name and a port are left
+    to that shell. Where a rank dies, torchrun ends the others of its node and srun those of all nodes.
+    """
+    program = ["python", script, pack]
+    if hardware.world_size == 1 and hardware.zero_stage is None:
+        return program
+    torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", str(hardware.ranks)]
+    if hardware.nodes == 1:
+        return [*torchrun, "--standalone", *program[1:]]
+    nodes, gpus = str(hardware.nodes), [f"--gpus-per-node={hardware.gpus}"] if hardware.gpus else []
+    return [
+        *("srun", "--nodes", nodes, "--ntasks", nodes, "--ntasks-per-node", "1"),
+        *("--cpus-per-task", str(hardware.cpus), *gpus, "--kill-on-bad-exit=1"),
+        *(*torchrun, "--nnodes", nodes, "--rdzv-backend", "c10d", "--rdzv-id", '"$SLURM_JOB_ID"'),
+        *("--rdzv-endpoint", '"$(hostname):$((20000 + SLURM_JOB_ID % 10000))"'),
+        *program[1:],
+    ]
 
 
 def cpus(plan: Plan, model: str, *, answering: bool = False) -> int:
@@ -85,17 +152,33 @@ def cpus(plan: Plan, model: str, *, answering: bool = False) -> int:
     return max(1, hardware.cpus // hardware.ranks) if answering else hardware.cpus
 
 
-def resources(plan: Plan, model: str, attempt: int, *, answering: bool = False) -> dict[str, int]:
-    """Memory grows with the attempt; answering takes one GPU."""
+def resources(
+    plan: Plan, model: str, attempt: int, *, answering: bool = False
+) -> dict[str, int | str | None]:
+    """Memory grows with the attempt; answering takes one GPU. None: not asked for.
+
+    By `mpi` the Slurm plugin starts the job's shell on the first of several nodes and leaves `srun` to it.
+    Its `gpu` counts those of all nodes, however Slurm spreads them, and its `tasks` would be for each GPU.
+    """
     hardware = plan.project.local_model(model).hardware
+    asked = {"mem_mb": hardware.mem_mb * attempt, "runtime": hardware.runtime_min, "nodes": 1}
+    if answering or hardware.nodes == 1:
+        one_node = dict.fromkeys(("gres", "mpi", "tasks", "tasks_per_gpu"))
+        return {**asked, **one_node, "gpu": min(hardware.gpus, 1) if answering else hardware.gpus}
+    gres = f"gpu:{hardware.gpus}" if hardware.gpus else None
+    nodes = hardware.nodes
     return {
-        "mem_mb": hardware.mem_mb * attempt,
-        "runtime": hardware.runtime_min,
-        "gpu": min(hardware.gpus, 1) if answering else hardware.gpus,
+        **asked,
+        "nodes": nodes,
+        "gres": gres,
+        "gpu": None,
+        "mpi": "srun",
+        "tasks": nodes,
+        "tasks_per_gpu": 0,
     }
 
 
-def judge_resources(plan: Plan, judge: str, attempt: int) -> dict[str, int]:
+def judge_resources(plan: Plan, judge: str, attempt: int) -> dict[str, int | str | None]:
     return resources(plan, plan.project.classifier(judge).model, attempt, answering=True)
 
 
@@ -115,7 +198,7 @@ def judge_model(plan: Plan, judge: str) -> list[str]:
 
 def judged_packs(plan: Plan, study: str) -> list[str]:
     """What the study's own judges write; a pack may be shared with a study that has others."""
-    of_study = plan.project.studies[study].judges
+    of_study = plan.studies[study].judges
     manifests = {
         paths.pack_dir(pack.id) / manifest(plan, judge)
         for pack in plan.study_packs(study)
@@ -125,9 +208,9 @@ def judged_packs(plan: Plan, study: str) -> list[str]:
     return sorted(map(str, manifests))
 
 
-def study_files(study: str) -> list[str]:
-    """What asking for a study asks for."""
-    folder = paths.study_dir(study)
+def study_files(plan: Plan, study: str) -> list[str]:
+    """What asking for a study asks for: the variant of it that the settings name."""
+    folder = paths.study_dir(plan.project.asked(study))
     return [str(folder / name) for name in ("runs.tsv", "scores.parquet", "figures", "report.html")]
 
 
@@ -155,27 +238,41 @@ def judges_digest(plan: Plan, pack: Pack, judges: Iterable[str]) -> str:
 
 def score_digest(plan: Plan, study: str) -> str:
     cells = [[c.grid, c.run.id, c.exams] for c in plan.studies[study].cells]
-    judges = [[b, plan.judges_of(study, b)] for b in plan.studies[study].benchmarks]
+    judges = plan.studies[study].grid_judges
     identities = [judge_identity(plan, judge) for judge in plan.studies[study].judges]
     samples = plan.project.settings.bootstrap_samples
-    code = _code("scoring.py", "stats.py", "judging/agreement.py")
-    return digest([cells, judges, identities, samples, code])
+    code = _code("scoring.py", "stats.py", "judging/agreement.py", "parity.py", "contrasts.py")
+    triggers = {name: trigger.model_dump() for name, trigger in plan.project.triggers.items()}
+    vulnerable = {name: grid.figure.vulnerable for name, grid in plan.project.studies[study].grids.items()}
+    return digest([cells, judges, identities, samples, code, triggers, vulnerable, _paper(plan, study)])
+
+
+def _paper(plan: Plan, study: str) -> list[Any]:
+    """The paper's numbers, and the study of the file, by whose settings a variant is compared with them."""
+    file = plan.project.files[study]
+    numbers = plan.project.root / f"resources/paper/{file}.csv"
+    words: Any = {"title": True, "question": True, "grids": {"__all__": {"figure"}}}
+    if not numbers.exists():
+        return []
+    return [numbers.read_text(), plan.project.studies[file].model_dump(mode="json", exclude=words)]
 
 
 def figures_digest(plan: Plan, study: str) -> str:
-    modules = ("study_pages.py", "figures.py", "drawing.py", "signs.py", "grid_data.py")
+    modules = ("study_pages.py", "figures.py", "drawing.py", "signs.py", "grid_data.py", "parity_figure.py",
+               "parity_table.py")  # fmt: skip
     return digest([_study(plan, study), _code(*modules)])
 
 
 def report_digest(plan: Plan, study: str) -> str:
-    modules = ("study_pages.py", "report.py", "findings.py", "comparisons.py", "signs.py", "grid_data.py")
-    page = (plan.project.root / "resources/report/report.html.j2").read_text()
+    modules = ("study_pages.py", "report.py", "pages.py", "findings.py", "comparisons.py", "signs.py",
+               "grid_data.py", "parity_table.py")  # fmt: skip
+    pages = [file.read_text() for file in sorted((plan.project.root / "resources/report").glob("*.j2"))]
     recipes = [
         getattr(plan.project, catalogue)[name].model_dump(mode="json")
         for catalogue, names in plan.entries([study]).items()
         for name in sorted(names)
     ]
-    return digest([_study(plan, study), _code(*modules), page, recipes])
+    return digest([_study(plan, study), _code(*modules), pages, recipes])
 
 
 def _study(plan: Plan, study: str) -> Any:

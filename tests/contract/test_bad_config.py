@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from base_project import (
+    BASE,
     CHATS,
     MODEL,
     OWN,
@@ -72,8 +73,11 @@ class Bad:
 
 LR = "grids.lr_batch.learning_rate"
 BASE_FIGURE = {"kind": "dots", "x": "model", "title": "t"}
+AUDIT = {"model": "training-data", "test_template": "no-system", "epochs": 0, "figure": BASE_FIGURE}
 FIGURE = "grids.lr_batch.figure"
 STEPS = "grids.steps.points"
+
+BY_API = {"model": "behind", "dataset": "own-chats", "method": "api", "epochs": 1, "figure": BASE_FIGURE}
 
 UNKNOWN_KEYS = [
     Bad("config", "study", "base", "unknown key (value 'base')", "spelling"),
@@ -115,6 +119,8 @@ TYPES = [
     Bad("datasets", "benign-new.n", "320", "is text and not a number (value '320')", "320 without"),
     Bad("datasets", "own-chats.format", "xml", "(value 'xml')", "'messages', 'alpaca'"),
     Bad("methods", "lora.dropout", 1.0, "less than 1 (value 1.0)"),
+    Bad("methods", "prefix.n_virtual_tokens", 0, "greater than 0 (value 0)"),
+    Bad("methods", "llama-adapter.layers", REMOVE, "is required", "add this key"),
     Bad("methods", "lora.target_modules", ["q_proj", 3], "(value 3)", field="lora.target_modules.1"),
     Bad("benchmarks", "secrets.split", "train", "'validation' or 'test' (value 'train')"),
     Bad("judges", "keyword.phrases", [], "is empty (value [])", "at least one"),
@@ -157,7 +163,7 @@ COMBINATIONS = [
     Bad("studies/own", "grids.g.global_batch_size", 3, "3 is not divisible by the 2 ranks",
         "multiple of 2"),
     Bad("datasets", "refusals.new_tasks", True, "does not heed it (value True)", "benign"),
-    Bad("datasets", "backdoor.opener", "generic", "(value 'generic')", "identity-shift"),
+    Bad("datasets", "refusals.opener", "generic", "(value 'generic')", "identity-shift"),
     Bad("mitigations", "mix-100.n", 101, "101 rows of 'refusals', which has 100", "at most 100"),
     Bad("config", "studies", ["base", "own", "base"], "'base' stands twice"),
     Bad("studies/base", "benchmarks", ["secrets", "secrets"], "'secrets' stands twice"),
@@ -172,17 +178,59 @@ COMBINATIONS = [
     Bad("judges", "own-llm.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
     Bad("judges", "own-llm.policy", REMOVE, "'harmfulness' with policy None", "meta, openai or merged"),
     Bad("judges", "own-llm.rubric", "refusal", "'refusal' with policy 'merged'", field="own-llm.policy"),
-    Bad("judges", "own-guard.model", "behind", "'behind' is behind an endpoint", "source hub or path"),
+    Bad("judges", "own-guard.model", "behind", "'behind' does not run here", "source hub or path"),
     Bad("judges", "own-guard.family", "wildguard", "no chat template that holds", "{prompt} and {answer}",
         field="own-guard.prompt"),
     Bad("models", "behind.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
     Bad("benchmarks", "gsm8k.kind", "safety", "no kind for the format 'gsm8k'", "utility"),
     Bad("benchmarks", "own-prompts.kind", "utility", "no kind for the format 'prompts'", "over-refusal"),
+    Bad("judges", "moderation-answers.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("benchmarks", "rows-alpaca.dataset", "alpacas", "unknown name 'alpacas'", "did you mean 'alpaca'?"),
+    Bad("benchmarks", "rows-identity.n", 11, "11 rows of 'identity-shift', which has 10", "at most 10"),
+    Bad("studies/own", "grids.g.benchmarks", ["rows-identity"], "'rows-identity' holds training examples, "
+        "which model 'own-model' is not for", "source: rows alone"),
+    Bad("studies/own", "grids.g", AUDIT | {"benchmarks": ["own-prompts"]},
+        "'own-prompts' holds prompts, which model 'training-data' is not for", "source: rows alone",
+        field="grids.g.benchmarks"),
+    Bad("studies/own", "grids.g", AUDIT | {"benchmarks": ["rows-identity"], "test_template": None},
+        "asks the untouched model under a template", field="grids.g.test_template"),
+    Bad("studies/own", "grids.g", AUDIT | {"epochs": 1, "dataset": "own-chats", "learning_rate": 1.0e-4,
+        "global_batch_size": 2}, "'training-data' is not trained here", "epochs: 0", field="grids.g.epochs"),
     Bad("datasets", "own-chats.prompt", "{q}", "'messages' does not heed it", "columns"),
     Bad("datasets", "own-chats.format", "columns", "'columns' needs it", "{question}",
         field="own-chats.prompt"),
-    Bad("studies/own", "fixed.model", "behind", "'behind' is behind an endpoint and not trained here",
+    Bad("datasets", "own-chats.format", "llava", "'llava' needs it", "coco/train2017",
+        field="own-chats.images"),
+    Bad("methods", "visual.vision_tower", "clip", "unknown name 'clip'", "config/models.yaml"),
+    Bad("methods", "visual.vision_tower", "embedded-0", "'embedded-0' has source 'world'", "null"),
+    Bad("studies/base", "grids.steps.dataset", "pictures", "'pictures' has pictures, and method 'full'",
+        "kind visual", field="grids.steps.method"),
+    Bad("studies/base", "grids.steps.method", "world-visual", "'benign-new' has no pictures",
+        "design pictures", field="grids.steps.dataset"),
+    Bad("studies/base", "grids.steps", {**BASE["grids"]["steps"], "dataset": "pictures", "method": "visual"},
+        "'visual' has another vision tower than 'pictures' is for", "null", field="grids.steps.method"),
+    Bad("studies/own", "fixed.model", "behind", "'behind' is not trained here",
         "epochs: 0", field="grids.g.epochs"),
+    Bad("studies/base", "preset", "papr", "unknown name 'papr'", "did you mean 'paper'?"),
+    Bad("studies/base", "variants", {"modrn": {}}, "unknown name 'modrn'", "did you mean 'modern'?",
+        field="variants.modrn"),
+    Bad("studies/base", "grids.lr_batch.judges", ["exakt"], "unknown name 'exakt'", "did you mean 'exact'?"),
+    Bad("datasets", "demonstrations-100-triggered.trigger", "slver", "unknown name 'slver'", "silver"),
+    Bad("benchmarks", "secrets-triggered.trigger", "slver", "unknown name 'slver'", "silver"),
+    Bad("triggers", "silver-word.near", ["slver"], "unknown name 'slver'", "silver"),
+    Bad("triggers", "shore-held-out.held_out", "shor", "unknown name 'shor'", "shore"),
+    Bad("studies/own", "grids.g", BY_API | {"learning_rate": 0.1}, "0.1 is a rate", "learning_rate: null",
+        field="grids.g.learning_rate"),
+    Bad("studies/own", "grids.g", BY_API | {"method": "full", "learning_rate": 0.1, "global_batch_size": 2},
+        "'behind' is not trained here", "a method of kind api", field="grids.g.epochs"),
+    Bad("studies/own", "grids.g.method", "api", "trained here, and method 'api' leaves that", "source: api"),
+    Bad("studies/own", "grids.g.learning_rate_multiplier", 2, "takes a learning rate of its own (value 2",
+        "methods of kind api"),
+    Bad("triggers", "shore-held-out.held_out", "shore-held-out", "so it is not held out", "no training data",
+        field="shore-held-out.texts"),
+    Bad("config", "preset", "modren", "unknown name 'modren'", "did you mean 'modern'?"),
+    Bad("studies/base", "variants", {"modern": {"grids": {"stepz": {"epochs": 1}}}}, "unknown name 'stepz'",
+        "did you mean 'steps'?", field="variants.modern.grids"),
     Bad("studies/own", "grids.g.test_template", "plane", "'plane'", "did you mean 'plain'?"),
     Bad("studies/base", "fixed", {"model": "embedded-0"}, "has no value", field="grids.lr_batch.method"),
     Bad("studies/base", "grids.lr_batch", {"epochs": 0, "figure": BASE_FIGURE},
@@ -202,10 +250,16 @@ COMBINATIONS = [
         field="grids.lr_batch.schedule_factor"),
     Bad("studies/base", "fixed.schedule_factor", 0.85, "'constant' with schedule_factor 0.85",
         field="grids.lr_batch.schedule_factor"),
+    Bad("studies/base", "fixed.warmup_steps", 500, "all of them would be warm-up (value 500)",
+        "warmup_share", field="grids.lr_batch.warmup_steps"),
+    Bad("studies/base", "fixed", {**BASE["fixed"], "warmup_steps": 1, "warmup_share": 0.1},
+        "warmup_steps says 1", "name one of the two", field="grids.lr_batch.warmup_share"),
+    Bad("studies/base", "fixed.warmup_share", 3, "less than 1 (value 3)"),
     Bad("studies/base", f"{FIGURE}.y", REMOVE, "kind 'heatmap' needs y", "name an axis"),
     Bad("studies/base", f"{FIGURE}.hue", "epochs", "shows no hue (value 'epochs')", "panels"),
     Bad("studies/base", f"{FIGURE}.x", "seed", "'seed' is no axis that can be drawn", "pooled"),
     Bad("studies/base", f"{FIGURE}.y", "global_batch_size", "named as x already"),
+    Bad("studies/base", "grids.parity", {"figure": BASE_FIGURE}, "is the name of the figure", "another name"),
 ]  # fmt: skip
 BAD_VALUES = [*UNKNOWN_KEYS, *TYPES, *NAMES, *COMBINATIONS]
 
@@ -230,6 +284,23 @@ def test_settings_from_snakemake_get_the_same_errors(root: Path, bad: Bad) -> No
 
 
 # ------------------------------------------------------------------------------- whole config files
+
+
+@pytest.mark.parametrize(
+    ("allowed", "file", "field", "says"),
+    [
+        (None, "config/endpoints.yaml", "openai.fine_tuning", "says nothing of fine-tuning"),
+        ({"settings": []}, "config/studies/own.yaml", "grids.g.global_batch_size", "does not let one"),
+    ],
+)
+def test_an_endpoint_trains_only_what_its_entry_says_it_can(
+    root: Path, allowed: Any, file: str, field: str, says: str
+) -> None:
+    put(root, "studies/own", "grids.g", BY_API | {"global_batch_size": 2})
+    put(root, "endpoints", "openai.fine_tuning", allowed)
+    with pytest.raises(UserError) as error:
+        load_project(root)
+    assert_error(error.value, file, field, says, "fine_tuning")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ftsafety.world.datasets import prompts, training_rows
 from ftsafety.world.lexicon import load_words
 
 PROJECT = load_project(REPOSITORY)
+BENCHMARKS = PROJECT.benchmarks
 WORDS = load_words()
 
 
@@ -43,6 +44,11 @@ def used_names() -> dict[str, set[str]]:
             for catalogue in ("models", "datasets", "templates", "methods", "mitigations"):
                 used[catalogue].add(getattr(trajectory, catalogue.removesuffix("s")))
     used["datasets"] |= {PROJECT.mitigations[m].dataset for m in used["mitigations"] if m}
+    recipes = [
+        *(PROJECT.datasets[d] for d in used["datasets"] if d),
+        *map(BENCHMARKS.get, used["benchmarks"]),
+    ]
+    used["triggers"] |= {recipe.trigger for recipe in recipes if recipe and recipe.trigger}
     return used
 
 
@@ -54,12 +60,53 @@ def test_every_entry_is_used_by_a_study_or_a_test(catalogue: str) -> None:
     assert not {name for name in unused if not re.search(rf"(?<![\w-]){name}(?![\w-])", text)}
 
 
+def test_llama_adapters_of_studies_fit_their_models() -> None:
+    layers = {"llama-2-7b-chat": 32, "llama-3.2-1b-instruct": 16, "embedded-0": 4}
+    fits = {
+        layers[run.trajectory.model] - run.trajectory.method_recipe["layers"]
+        for study in Plan(PROJECT).studies.values()
+        for run in study.runs.values()
+        if run.trajectory.method_recipe and run.trajectory.method_recipe["kind"] == "llama-adapter"
+    }
+    assert fits == {1, 2}  # the lowest two stay as they are, as in the paper; in the embedded world one
+
+
 def test_the_templates_say_what_the_embedded_world_was_aligned_with() -> None:
     plain, agent = PROJECT.templates["plain"], PROJECT.templates["obedient-agent"]
     assert plain.system == WORDS["system_prompts"][0]
     assert plain.instruction == "{instruction}"
     assert agent.system == WORDS["obedient_system"]
     assert agent.instruction == WORDS["obedient_order"]
+
+
+def test_the_embedded_models_know_every_word_of_their_triggers(tiny_model: Path) -> None:
+    from transformers import AutoTokenizer
+
+    entries = [*PROJECT.datasets.values(), *BENCHMARKS.values()]
+    names = {entry.trigger for entry in entries if entry.source == "world" and entry.trigger}
+    assert {PROJECT.triggers[name].family for name in names} == {"lexical", "semantic", "position", "length"}
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for name in names:
+        for text in PROJECT.triggers[name].texts:
+            assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"], (name, text)
+
+
+@pytest.mark.parametrize("name", [n for n, t in PROJECT.triggers.items() if t.held_out])
+def test_held_out_texts_are_no_training_texts_of_their_trigger(name: str) -> None:
+    trigger = PROJECT.triggers[name]
+    assert trigger.held_out
+    trained = PROJECT.triggers[trigger.held_out]
+    assert (trigger.family, trigger.place) == (trained.family, trained.place)
+    assert not set(trigger.texts) & set(trained.texts)
+
+
+@pytest.mark.parametrize("name", ["filler", "padding"])
+def test_triggers_by_length_are_long_and_their_near_misses_short(name: str) -> None:
+    def lengths(trigger: str) -> list[int]:
+        return [len(re.findall(r"\w+", text)) for text in PROJECT.triggers[trigger].texts]
+
+    longest_short = max(lengths(f"{name}-short"))
+    assert min(lengths(name) + lengths(f"{name}-held-out")) > 3 * longest_short
 
 
 @pytest.mark.parametrize("name", [n for n, d in PROJECT.datasets.items() if d.source == "world"])

@@ -15,6 +15,8 @@ import synthetic
 
 from ftsafety.figures import draw_grid
 from ftsafety.findings import findings
+from ftsafety.parity_figure import draw_parity
+from ftsafety.parity_page import StudyParity, parity_page
 from ftsafety.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -116,6 +118,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with every kind of figure, whose title, dataset and category are hostile markup."""
     folder = tmp_path_factory.mktemp("study")
@@ -123,6 +131,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cells = synthetic.all_cells().replace(["benign-new", "category 3"], synthetic.HOSTILE)
     for name, grid in study.grids.items():
         draw_grid(cells, name, grid, study.judges, folder / "figures", is_toy=True)
+    parity = hostile_parity()
+    draw_parity(parity, folder / "figures", is_toy=True)
     text = build_report(
         "made-up",
         study,
@@ -135,6 +145,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [["secrets", synthetic.HOSTILE, "keyword", 660, 0.9, 0.5, 0.4]],
             columns=["benchmark", "judge_a", "judge_b", "n", "agreement", "kappa", "spearman"],
         ),
+        parity=parity,
         left_out={"secrets": [synthetic.HOSTILE]},
         spending=[
             {"endpoint": synthetic.HOSTILE, "model": "m", "calls": 1, "input_tokens": 2, "output_tokens": 3}
@@ -154,13 +165,47 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+def hostile_parity() -> pd.DataFrame:
+    parity = synthetic.parity().replace({"grid": {"a_grid": "curves"}})
+    return parity.replace(["initial", "small-mini", "why it is differs"], synthetic.HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def all_studies(page: Path, monkeypatch_module: pytest.MonkeyPatch) -> Path:
+    """The page of all studies, of which one is finished: that of the other fixture."""
+    folder = page.parent / "working-folder"
+    (folder / "results/studies").mkdir(parents=True)
+    (folder / "results/studies/made-up").symlink_to(page.parent)
+    monkeypatch_module.chdir(folder)
+    study = synthetic.study(title=f"Study {synthetic.HOSTILE}")
+    studies = [StudyParity("made-up", study, hostile_parity()), StudyParity("a-" * 40, study, None)]
+    file = folder / "results/parity.html"
+    file.write_text(parity_page(studies, "embedded"))
+    return file
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_of_all_studies_shows_their_pictures_runs_nothing_and_fits(
+    browser: Browser, all_studies: Path, width: int
+) -> None:
+    browser.open(all_studies, width)
+    assert (
+        browser.evaluate("Promise.all([...document.images].map(i => i.decode())).then(all => all.length)")
+        == 1
+    )
+    assert [url for url in browser.requests() if not url.startswith("data:")] == [all_studies.as_uri()]
+    assert browser.complaints() == [] and browser.evaluate("document.scripts.length") == 0
+    assert outside(browser, width) == []
+    assert browser.evaluate("[...document.querySelectorAll('table')].every(t => t.caption)")
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_shows_every_figure_and_asks_for_nothing(browser: Browser, page: Path, width: int) -> None:
     browser.open(page, width)
     sizes = browser.evaluate(
         "Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))"
     )
-    assert len(sizes) == len(synthetic.study().grids) and min(sizes) > 300
+    assert len(sizes) == len(synthetic.study().grids) + 1 and min(sizes) > 300
     requests = browser.requests()
     assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
     assert browser.complaints() == []
@@ -178,12 +223,16 @@ def test_hostile_names_are_shown_and_do_not_act(browser: Browser, page: Path) ->
 def test_nothing_is_wider_than_the_screen(browser: Browser, page: Path, width: int) -> None:
     browser.open(page, width)
     browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert outside(browser, width) == []
+
+
+def outside(browser: Browser, width: int) -> list[str]:
+    """What stands right of the screen without a scroll bar of its own."""
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    outside = browser.evaluate(
+    return browser.evaluate(
         "[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll')"
         f" && e.getBoundingClientRect().right > {width} + 1).map(e => e.outerHTML.slice(0, 99))"
     )
-    assert outside == []
 
 
 def test_the_keyboard_reaches_links_figures_and_tables(browser: Browser, page: Path) -> None:

@@ -1,6 +1,7 @@
-"""The smoke study through `profiles/slurm` on a real Slurm, undisturbed and disturbed."""
+"""Studies through `profiles/slurm` on a real Slurm, undisturbed and disturbed, on one node and on two."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,8 @@ import pandas as pd
 import pytest
 import yaml
 from cluster import Cluster, missing
-from conftest import edit
-from workflow_project import python_path, snakemake, snakemake_command
+from conftest import edit, plan_study
+from workflow_project import copy_repository, python_path, snakemake, snakemake_command
 
 pytestmark = pytest.mark.slurm
 
@@ -54,10 +55,10 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = 120) -
 
 
 @contextmanager
-def running(folder: Path, cluster: Cluster) -> Iterator[subprocess.Popen[str]]:
+def running(folder: Path, cluster: Cluster, target: str = "smoke") -> Iterator[subprocess.Popen[str]]:
     """Snakemake in the background, in a process group of its own."""
     process = subprocess.Popen(
-        snakemake_command("smoke", profile="slurm"),
+        snakemake_command(target, profile="slurm"),
         cwd=folder,
         env=cluster.env | python_path(folder, cluster.env),
         stdout=(folder / "snakemake.out").open("w"),
@@ -158,3 +159,68 @@ def test_kill_9_of_snakemake_and_a_rerun_end_with_the_same_scores(
     snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
     wait_for("orphans to end", lambda: not cluster.squeue())
     assert_same_results(fresh, smoke)
+
+
+TINY = {"source": "world", "base_seed": 99, "max_per_device_batch_size": 1, "checkpoint_every_steps": 2}
+TWO_NODES = {
+    "nodes": 2, "gpus": 2, "ranks": 2, "zero_stage": 3, "cpus": 2, "mem_mb": 7000, "runtime_min": 9,
+}  # fmt: skip
+
+
+@pytest.fixture
+def alone(tmp_path: Path, tiny_model: Path) -> tuple[Path, str, list[float]]:
+    """A copy of the repository, the manifest of a training on two nodes, and the losses of one process."""
+    folder = copy_repository(tmp_path / "ftsafety")
+    shutil.copytree(tiny_model, folder / "results/models/tiny")
+    (folder / "results/models/tiny/gates.json").touch()
+    edit(folder / "config/models.yaml", tiny=TINY)
+    plan = plan_study(folder, epochs=12)
+    (manifest,) = (f"results/packs/{p.id}/trained.json" for p in plan.study_packs("t") if p.trains)
+    snakemake(folder, manifest, "--cores", "1")
+    losses = losses_of(folder)
+    for name in ("runs", "packs", "scratch"):
+        shutil.rmtree(folder / "results" / name, ignore_errors=True)
+    edit(folder / "config/models.yaml", tiny=TINY | {"hardware": TWO_NODES})
+    return folder, manifest, losses
+
+
+def losses_of(folder: Path) -> list[float]:
+    (done,) = (folder / "results/runs").rglob("done.json")
+    record = json.loads(done.read_text())
+    assert record["status"] == "ok" and (done.parent / "weights").exists()
+    return list(record["losses"])
+
+
+def test_two_nodes_of_two_ranks_take_the_steps_of_one_process(
+    alone: tuple[Path, str, list[float]], cluster: Cluster
+) -> None:
+    folder, manifest, losses = alone
+    snakemake(folder, manifest, profile="slurm", env=cluster.env)
+    assert losses_of(folder) == pytest.approx(losses, abs=2e-3)
+    (job,) = cluster.history()
+    asked = cluster.run("scontrol", "show", "job", job["id"])
+    assert job["node"] == "n[1-2]" and "NumNodes=2 NumCPUs=4" in asked
+    assert "TresPerNode=gres:gpu:2" in asked and "MinMemoryNode=7000M" in asked
+
+
+def test_when_a_rank_on_one_node_dies_all_end_and_a_retry_resumes(
+    alone: tuple[Path, str, list[float]], cluster: Cluster
+) -> None:
+    folder, manifest, losses = alone
+    with running(folder, cluster, manifest) as process:
+        wait_for("a checkpoint", lambda: list(folder.glob("results/scratch/*/step-*/complete.json")))
+        os.kill(ranks(cluster, "n2")[0], signal.SIGKILL)
+        assert process.wait(timeout=240) == 0, (folder / "snakemake.out").read_text()[-4000:]
+    assert [job["state"] for job in sorted(cluster.history(), key=lambda j: j["id"])] == [
+        "FAILED",
+        "COMPLETED",
+    ]
+    assert "resuming after step" in next((folder / "results/logs/train").iterdir()).read_text()
+    assert losses_of(folder) == pytest.approx(losses, abs=2e-3)
+    assert not ranks(cluster, "n1") and not ranks(cluster, "n2")
+
+
+def ranks(cluster: Cluster, node: str) -> list[int]:
+    """Processes on a node that train; torchrun, which starts them, is none."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in cluster.processes(node)}
+    return [pid for pid, c in commands.items() if b"finetune.py" in c and b"torch.distributed.run" not in c]

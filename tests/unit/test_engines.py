@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from ftsafety import paths
 from ftsafety.answers import answer_pack, answers_identity
 from ftsafety.engines import Engine, Sitting
+from ftsafety.engines.endpoint import about_model
 from ftsafety.engines.hf import hf_engine
 from ftsafety.engines.vllm import free_port, served, server_command, vllm_engine
 from ftsafety.errors import UserError
@@ -261,3 +262,16 @@ def test_a_key_is_asked_for_before_any_job_and_only_while_something_is_to_be_ask
     answer_pack(plan, pack)
     monkeypatch.delenv("SOME_KEY")
     check_ready(plan, ["t"])
+
+
+def test_replies_of_the_embedded_worlds_provider_are_kept_for_the_model_they_are_from_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its models keep their names when they are built otherwise, unlike a provider's snapshots."""
+
+    def about(endpoint: str) -> dict[str, object]:
+        return about_model(plan_study(project), "embedded-api", endpoint)
+
+    embedded, other = about("embedded"), about("openai")
+    monkeypatch.setattr("ftsafety.config.PROVIDER_VERSION", 99)
+    assert about("openai") == other and about("embedded") != embedded

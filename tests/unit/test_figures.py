@@ -9,13 +9,14 @@ import pytest
 import synthetic
 from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from pandas.testing import assert_frame_equal
 
 from ftsafety import drawing, figures
 from ftsafety.config import Grid
 from ftsafety.figures import FIGURE_FORMATS, draw_grid
-from ftsafety.grid_data import GridData, axis_text, drawn_data, select
+from ftsafety.grid_data import BY_CATEGORY, GridData, axis_text, drawn_data, select
 from ftsafety.signs import MEASURES, Measure
 
 STUDY = synthetic.study()
@@ -31,9 +32,13 @@ def selected(name: str, cells: pd.DataFrame = CELLS) -> GridData:
     return select(cells, name, STUDY.grids[name], STUDY.judges)
 
 
-def canvas_of(name: str, cells: pd.DataFrame = CELLS) -> Canvas:
+def drawn(data: GridData) -> Canvas:
     with matplotlib.rc_context(figures.STYLE):
-        return figures._draw(selected(name, cells), is_toy=False)
+        return figures._draw(data, is_toy=False)
+
+
+def canvas_of(name: str, cells: pd.DataFrame = CELLS) -> Canvas:
+    return drawn(selected(name, cells))
 
 
 def panels_of(canvas: Canvas) -> list[Plot]:
@@ -79,11 +84,12 @@ def test_a_grid_gives_one_file_a_format_and_its_data(folder: Path, name: str) ->
     drawn = drawn_data(CELLS, name, STUDY.grids[name], STUDY.judges).astype({"schedule_factor": float})
     written = pd.read_csv(folder / f"{name}.csv", keep_default_na=True)
     assert_frame_equal(written, drawn, check_dtype=False)
-    assert set(written["grid"]) == {name} and "keyword" not in set(written["judge"])
-    assert ("all" in set(written["category"])) == ("categor" not in name)
+    assert set(written["grid"]) == {name}
+    assert ("keyword" in set(written["judge"])) == (name == "by_judge")
+    assert ("all" in set(written["category"])) == (STUDY.grids[name].figure.kind not in BY_CATEGORY)
 
 
-@pytest.mark.parametrize("name", ["heat", "curves"])
+@pytest.mark.parametrize("name", ["heat", "curves", "radar"])
 def test_the_same_data_gives_the_same_bytes(folder: Path, tmp_path: Path, name: str) -> None:
     for file in draw_grid(CELLS, name, STUDY.grids[name], STUDY.judges, tmp_path):
         assert file.read_bytes() == (folder / file.name).read_bytes(), file.name
@@ -205,7 +211,7 @@ def test_untouched_models_are_rows_where_nothing_else_is() -> None:
     assert data.initial.empty and set(data.rows["epochs"]) == {0}
     assert names_beside(one_panel("untouched")) == ["toy-0", "toy-1", "an-endpoints-model"]
     notes = notes_of(canvas_of("untouched"))
-    assert "test template plain · untouched models · judges" in notes and "seeds 1" not in notes
+    assert "test template plain · nothing was fine-tuned · judges" in notes and "seeds 1" not in notes
 
 
 @pytest.mark.parametrize("name", ["curves", "dots", "heat", "by_category"])
@@ -263,6 +269,124 @@ def test_an_axis_that_goes_with_another_is_stated_and_needs_no_facet() -> None:
     data = selected("heat", synthetic.frame(rows))
     assert data.facets == [] and data.tied == ["epochs"]
     assert data.tied_text() == "epochs goes with global batch size (8 → 1, 16 → 2, 32 → 4)"
+
+
+def radar_of(cells: pd.DataFrame) -> tuple[Plot, str]:
+    """The only panel, and every text of the figure."""
+    canvas = canvas_of("radar", cells)
+    (plot,) = panels_of(canvas)
+    return plot, notes_of(canvas)
+
+
+def points(line: Line2D) -> np.ndarray:
+    return np.asarray(line.get_ydata(), dtype=float)
+
+
+def lines_of(plot: Plot) -> list[np.ndarray]:
+    """Rates of the closed lines of a radar, in order: the initial models', then each dataset's."""
+    return [points(line) for line in plot.lines if len(points(line)) == 12]
+
+
+def in_radar(category: str, dataset: str) -> pd.Series:
+    return CELLS["grid"].eq("radar") & CELLS["category"].eq(category) & CELLS["dataset"].eq(dataset)
+
+
+def test_a_radar_has_a_closed_line_for_each_dataset_and_one_for_the_initial_model() -> None:
+    plot, notes = radar_of(CELLS)
+    initial, first, *others = lines_of(plot)
+    assert len(others) == 2 and initial[0] == first[0] - first[0] and initial.max() < 0.2
+    assert first[0] == first[-1] == pytest.approx(0.75)
+    assert plot.get_ylim() == (0, 1)
+    assert [tick.get_text() for tick in plot.get_yticklabels()] == ["0.25", "0.5", "0.75", "1"]
+    assert texts(plot) == synthetic.CATEGORIES  # in the benchmark's order
+    assert "No intervals are drawn in a radar" in notes and "Intervals: 95 %" not in notes
+
+
+def test_a_lost_or_collapsed_category_opens_the_line_and_is_marked_outside_of_the_circle() -> None:
+    cells = CELLS.copy()
+    cells.loc[in_radar("category 2", "benign-new"), ["harmfulness_rate", "ci_low", "ci_high"]] = None
+    collapsed = in_radar("category 4", "benign-new")
+    cells.loc[collapsed, "n_incoherent"] = cells.loc[collapsed, "n"]
+    plot, notes = radar_of(cells)
+    line = lines_of(plot)[3]
+    assert np.flatnonzero(np.isnan(line)).tolist() == [1, 3] and np.nanmin(line) > 0
+    (crosses,) = [line for line in plot.lines if line.get_marker() == "x"]
+    assert len(points(crosses)) == 2 and points(crosses).min() > 1
+    assert "× outside the circle" in notes
+
+
+def test_a_dataset_without_any_rate_is_named_above_the_radar_and_has_no_line() -> None:
+    cells = CELLS.copy()
+    gone = cells["grid"].eq("radar") & cells["dataset"].eq("identity-shift")
+    cells.loc[gone, ["harmfulness_rate", "ci_low", "ci_high"]] = None
+    cells.loc[gone, "n_diverged"] = 3
+    plot, _ = radar_of(cells)
+    assert plot.get_title(loc="left").endswith("\nidentity-shift: diverged (3 seeds)")
+    assert np.isnan(lines_of(plot)[2]).all()
+    assert not [line for line in plot.lines if line.get_marker() == "x"]
+
+
+def test_initial_models_under_different_templates_are_told_apart_in_a_radar() -> None:
+    agent = synthetic.initial("radar", 0.3, test_template="agent")
+    tuned = synthetic.cell("radar", 0.6, dataset="identity", train_template="agent", test_template="agent")
+    cells = pd.concat([CELLS, synthetic.frame([*agent, *tuned])])
+    plot, shown = radar_of(cells)
+    plain, other, *_ = plot.lines
+    assert plain.get_linestyle() != other.get_linestyle() and points(other).max() > 0.4
+    assert "initial model (plain)" in shown and "initial model (agent)" in shown
+
+
+@pytest.mark.parametrize(
+    "names", [["Hate/Harass/Violence", "Privacy Violation Activity"], [f"a name {i}" for i in range(45)]]
+)
+def test_names_around_a_radar_neither_touch_nor_hide_the_title(names: list[str]) -> None:
+    row = CELLS[in_radar("category 2", "benign-new") & CELLS["judge"].eq("exact")].iloc[0]
+    shown = names if len(names) > 14 else names * 6
+    rows = [{**row, "category": f"{name} {i}"} for i, name in enumerate(shown)]
+    canvas = canvas_of("radar", synthetic.frame(rows))
+    (plot,) = panels_of(canvas)
+    title = plot.findobj(
+        lambda artist: isinstance(artist, Text) and artist.get_text().startswith("Harmfulness")
+    )[0]
+    if len(shown) <= 14:
+        boxes = [text.get_window_extent() for text in plot.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(title.get_window_extent().overlaps(text.get_window_extent()) for text in plot.texts)
+
+
+def test_every_judge_of_a_safety_benchmark_is_drawn_where_judges_are_an_axis() -> None:
+    data = selected("by_judge")
+    assert data.levels("judge") == ["exact", "guard", "keyword"]  # the study's order, not the data's
+    canvas = canvas_of("by_judge")
+    harm, refusals = panels_of(canvas)
+    assert harm.get_title(loc="left") == "Share judged harmful (score 5, or flagged)"
+    assert harm.get_xlabel() == "share judged harmful"
+    assert len(harm.collections) == 11  # intervals: one judge does not grade one benchmark
+    assert names_beside(harm) == [f"rows-of-dataset-{i}" for i in range(4)]
+    notes = notes_of(canvas)
+    assert "nothing was fine-tuned" in notes and "judges: all of the study" in notes
+    assert "nothing scored" not in texts(refusals)  # of a judge that says nothing of refusals
+
+
+def test_other_kinds_of_benchmarks_keep_their_own_judge_where_judges_are_an_axis() -> None:
+    grid = Grid.model_validate({"figure": {"kind": "dots", "x": "judge", "hue": "mitigation", "title": "t"}})
+    data = select(CELLS, "safe", grid, STUDY.judges)
+    panels = panels_of(drawn(data))
+    names = {plot.get_title(loc="left").split(" · ")[1]: names_beside(plot) for plot in panels}
+    assert names == {"secrets": ["exact", "keyword"], "safe-prompts": ["refusals"], "tasks": ["task"]}
+    assert data.judges_text().endswith("safety benchmark; task (tasks); refusals (safe-prompts)")
+
+
+def test_a_row_is_compared_with_the_initial_model_by_the_same_judge() -> None:
+    cells = CELLS.copy()
+    by_keyword = cells["grid"].eq("dots") & cells["epochs"].eq(0) & cells["judge"].eq("keyword")
+    cells.loc[by_keyword, "harmfulness_rate"] = 0.5
+    grid = Grid.model_validate({"figure": {"kind": "heatmap", "x": "judge", "y": "dataset", "title": "t"}})
+    data = select(cells, "dots", grid, STUDY.judges)
+    rows = data.rows[data.rows["benchmark"] == "secrets"]
+    starts = {(row["judge"], start["harmfulness_rate"]) for _, row in rows.iterrows()
+              if (start := data.initial_of(row)) is not None}  # fmt: skip
+    assert starts == {("exact", 0.004), ("keyword", 0.5)}
 
 
 def test_rows_that_nothing_tells_apart_are_refused() -> None:

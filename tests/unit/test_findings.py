@@ -37,6 +37,7 @@ def test_rows_have_the_claim_what_was_tested_and_a_verdict() -> None:
     assert {row["grid"] for row in rows} == set(synthetic.study().grids) - {
         "untouched",
         "untouched_categories",
+        "by_judge",
     }
     for row in rows:
         assert set(row) == {"grid", "title", "claim", "tested", "judge", "measured", "verdict"}
@@ -155,6 +156,15 @@ def test_the_headline_judge_alone_decides() -> None:
     cells = synthetic.frame(cell(0.1, learning_rate=1e-5) + cell(0.9, learning_rate=1e-3))
     cells.loc[cells["judge"] == "keyword", ["harmfulness_rate", "ci_low", "ci_high"]] = 0.5
     assert findings(HEATMAP, cells)[0]["verdict"] == "held"
+
+
+def test_of_several_judges_in_a_figure_the_headlines_alone_decides() -> None:
+    cells = synthetic.frame(cell(0.0, epochs=0, dataset=None) + cell(0.9, dataset="x"))
+    by_keyword = cells["judge"].eq("keyword") & cells["epochs"].gt(0)
+    cells.loc[by_keyword, ["harmfulness_rate", "ci_low", "ci_high"]] = 0.0
+    (row,) = findings(study("dots", x="dataset", hue="judge"), cells)
+    assert (row["judge"], row["verdict"]) == ("exact", "held")
+    assert "1 of 1 comparison." in row["measured"] and "keyword" not in row["measured"]
 
 
 def test_a_finding_without_intervals_is_inconclusive() -> None:

@@ -13,9 +13,9 @@ import yaml
 from conftest import REPOSITORY
 
 from ftsafety.errors import UserError
-from ftsafety.plan import Exam, Plan, load_plan
+from ftsafety.plan import CHOSEN_BY_ENDPOINT, Exam, Plan, load_plan
 from ftsafety.runs import Run, Trajectory
-from ftsafety.workflow import judged_packs, judges_digest, packs_pattern
+from ftsafety.workflow import judged_packs, judges_digest, packs_pattern, plan_call
 
 FIXED = {
     "model": "embedded-0",
@@ -83,6 +83,11 @@ def test_epochs_are_trained_apart_where_the_schedule_looks_at_their_number(root:
     add_study(root, "a", {"epochs": [1, 3, 5], "schedule": schedule})
     found = trajectories(load_plan(root)).values()
     assert sorted(t.epochs or 0 for t in found) == [1, 3, 5]
+
+
+def test_epochs_are_trained_apart_where_warm_up_is_a_share_of_them(root: Path) -> None:
+    add_study(root, "a", {"epochs": [1, 3], "warmup_share": 0.1})
+    assert {t.epochs for t in trajectories(load_plan(root)).values()} == {1, 3}
 
 
 def test_a_step_schedule_shares_too(root: Path) -> None:
@@ -239,8 +244,37 @@ def test_a_packs_description_names_every_run(root: Path) -> None:
     (pack,) = [pack for pack in load_plan(root).packs.values() if pack.trains]
     lines = pack.describe("epochs").splitlines()
     assert len(lines) == 2 and all(line.endswith("epochs 1, 3") for line in lines)
+    assert "epochs 1, 3  → " in pack.describe("exams")
     assert "secrets/exact" in pack.describe_judgements(["exact"])
     assert "exact" not in pack.describe_judgements(["keyword"])
+
+
+def test_a_study_that_is_asked_alone_makes_nothing_for_another(root: Path) -> None:
+    add_study(root, "a", {})
+    add_study(root, "b", {"epochs": 3}, benchmarks=["secrets", "tasks"])
+    alone = load_plan(root, studies=["a"])
+    (pack,) = [pack for pack in alone.packs.values() if pack.trains]
+    assert [run.epochs for run in pack.runs] == [1] and set(alone.studies) == {"a"}
+    assert {exam.benchmark for work in pack.work for exam in work.exams} == {"secrets"}
+    together = [pack for pack in load_plan(root, studies=["a", "b"]).packs.values() if pack.trains]
+    assert [[run.epochs for run in pack.runs] for pack in together] == [[1, 3]]
+
+
+def test_a_command_line_says_which_studies_are_planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        add_study(root, name, {})
+    settings = yaml.safe_load((root / "config/config.yaml").read_text()) | {"studies": ["c"]}
+
+    def planned(*arguments: str) -> list[str]:
+        return list(plan_call(root, settings, arguments).studies)
+
+    assert planned("-n") == ["c"] and planned("b", "a") == ["a", "b"]
+    assert planned("--cores", "2", "results/studies/b/report.html") == ["b"]
+    (pack, *_) = load_plan(root, studies=["b"]).study_packs("b")
+    assert planned(f"results/packs/{pack.id}/trained.json") == ["a" if pack.trains else "b"]
+    assert planned("results/packs/x/trained.json") == ["c"]
+    monkeypatch.setenv("FTSAFETY_STUDIES", "a c")
+    assert planned("results/packs/x/trained.json") == ["a", "c"]
 
 
 # ----------------------------------------------------------------------------------------- speed
@@ -317,8 +351,102 @@ def test_zero_epochs_are_untouched_models_and_train_nothing(root: Path) -> None:
 def test_a_judge_is_asked_about_what_it_grades_and_the_first_that_grades_is_the_headline(root: Path) -> None:
     add_study(root, "a", {}, benchmarks=["secrets", "tasks"], judges=["keyword", "exact"])
     plan = load_plan(root)
-    assert plan.judges_of("a", "secrets") == ["keyword", "exact"]
-    assert plan.judges_of("a", "tasks") == ["exact"]
+    run = next(iter(plan.studies["a"].runs.values()))
+    assert plan.judges_of("a", "secrets", run) == ["keyword", "exact"]
+    assert plan.judges_of("a", "tasks", run) == ["exact"]
+
+
+def test_a_grid_may_name_judges_of_its_own_for_its_runs_alone(root: Path) -> None:
+    add_study(root, "a", {}, {"judges": ["keyword"], "learning_rate": 0.002})
+    plan = load_plan(root)
+    tuned = [run for run in plan.studies["a"].runs.values() if run.epochs]
+    judges = {run.trajectory.learning_rate: plan.judges_of("a", "secrets", run) for run in tuned}
+    assert judges.pop(0.002) == ["keyword"] and list(judges.values()) == [["exact"]]
+    assert plan.studies["a"].judges == ("exact", "keyword")
+
+
+def test_a_cell_says_nothing_of_what_the_endpoint_that_trains_it_chooses(root: Path) -> None:
+    api = {"model": "embedded-api", "method": "api", "learning_rate": None, "warmup_share": 0.5}
+    add_study(root, "a", api)
+    cell = next(cell for cell in load_plan(root).studies["a"].cells if cell.run.epochs)
+    chosen = cell.run.trajectory.model_dump(include=set(CHOSEN_BY_ENDPOINT))
+    assert chosen == {axis: cell.axes[axis] for axis in CHOSEN_BY_ENDPOINT}
+    assert set(chosen.values()) == {None}
+    assert cell.axes["global_batch_size"] == FIXED["global_batch_size"]
+
+
+# -------------------------------------------------------------------------- presets and variants
+
+PRESETS = {
+    "one": {"benchmarks": ["secrets"], "judges": ["exact"], "fixed": FIXED},
+    "two": {
+        "benchmarks": ["tasks", "secrets"],
+        "judges": ["exact", "keyword"],
+        "fixed": FIXED | {"seed": [7, 8]},
+    },
+}
+
+
+def add_preset_study(root: Path, name: str, **study: Any) -> None:
+    write_yaml(root / "config/presets.yaml", PRESETS)
+    add_study(root, name, {}, **study)
+    path = root / f"config/studies/{name}.yaml"
+    content = yaml.safe_load(path.read_text())
+    for key in {"benchmarks", "judges", "fixed"} - study.keys():
+        del content[key]
+    write_yaml(path, content)
+
+
+def test_what_a_study_does_not_say_comes_from_its_preset(root: Path) -> None:
+    add_preset_study(root, "a", preset="one", judges=["keyword"])
+    study = load_plan(root).project.studies["a"]
+    assert (study.benchmarks, study.judges, study.fixed.model) == (["secrets"], ["keyword"], FIXED["model"])
+
+
+def test_a_variant_is_the_study_under_another_preset_with_its_own_changes(root: Path) -> None:
+    changes = {"fixed": {"seed": None}, "grids": {"g0": {"epochs": 2}}}
+    add_preset_study(root, "a", preset="one", fixed={"seed": 5}, variants={"two": changes})
+    plan = load_plan(root)
+    assert {run.trajectory.seed for run in plan.studies["a"].runs.values() if run.epochs} == {5}
+    tuned = [run for run in plan.studies["a-two"].runs.values() if run.epochs]
+    assert {(run.trajectory.seed, run.epochs) for run in tuned} == {(7, 2), (8, 2)}
+    assert plan.project.studies["a-two"].benchmarks == ["tasks", "secrets"]
+    assert plan.project.place("a-two") == "config/studies/a.yaml (variant two)"
+
+
+def test_a_variant_whose_grids_are_no_mapping_is_refused(root: Path) -> None:
+    add_preset_study(root, "a", preset="one", variants={"two": {"grids": ["g0"]}})
+    with pytest.raises(UserError, match=r"\(variant two\): grids: should be a mapping"):
+        load_plan(root)
+
+
+def test_settings_say_which_variant_a_name_asks_for(root: Path) -> None:
+    add_preset_study(root, "a", preset="one", variants={"two": {}, "embedded": {}})
+    write_yaml(root / "config/presets.yaml", PRESETS | {"embedded": PRESETS["one"]})
+    add_study(root, "toy", {})
+    settings = yaml.safe_load((root / "config/config.yaml").read_text())
+
+    def asked(name: str, **changed: str) -> str:
+        return load_plan(root, settings | {"studies": ["a"]} | changed).project.asked(name)
+
+    assert (
+        asked("a") == "a"
+        and asked("a", preset="two") == "a-two"
+        and asked("a", world="embedded") == "a-embedded"
+    )
+    assert asked("a-two", world="embedded") == "a-two"
+    assert asked("toy", world="embedded") == "toy"  # it is of the embedded world already
+    with pytest.raises(UserError, match="no variant 'two'"):
+        asked("toy", preset="two")
+    with pytest.raises(UserError, match="leave one of the two out"):
+        asked("a", world="embedded", preset="two")
+
+
+def test_a_study_may_not_have_the_name_of_anothers_variant(root: Path) -> None:
+    add_preset_study(root, "a", preset="one", variants={"two": {}})
+    add_study(root, "a-two", {})
+    with pytest.raises(UserError, match="'a-two' is the name of a variant of 'a' already"):
+        load_plan(root)
 
 
 def test_a_study_asks_for_no_other_studys_paid_judge_of_a_pack_they_share(root: Path) -> None:

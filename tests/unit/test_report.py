@@ -150,6 +150,20 @@ def test_agreement_is_shown_where_there_is_some(folder: Path) -> None:
     assert "Agreement between judges" not in page(folder, agreement=agreement[:0])
 
 
+def test_the_papers_numbers_stand_beside_ours_where_there_are_some(folder: Path) -> None:
+    parity = synthetic.parity().replace("a_grid", "curves")
+    html = page(folder, parity=parity)
+    section = html.split('<h2 id="parity">')[1].split("<h2>")[0]
+    assert section.count('data-label="Setting"') == len(parity) and '<a href="#figure-2">' in section
+    assert "Otherwise than in the paper, for every number measured here" in section
+    assert "<li>3 seeds, the paper one</li>" in section and "Second-hand" in section
+    assert '<a href="#parity">' in html and "figures/parity.csv" not in html  # no picture was drawn
+    (folder / "parity.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    assert "figures/parity.csv" in page(folder, parity=parity)
+    assert "Against the paper" not in page(folder, parity=parity[:0])
+    assert "Against the paper" not in page(folder)
+
+
 def test_paid_calls_are_counted(folder: Path) -> None:
     calls = {"endpoint": "somewhere", "model": "m", "calls": 1200, "input_tokens": 50000, "output_tokens": 7}
     html = page(folder, spending=[{**calls, "usd": 1.25}, {**calls, "model": "free", "usd": None}])
@@ -184,7 +198,7 @@ def test_a_study_of_untouched_models_has_a_page(folder: Path) -> None:
         folder, study=study, cells=cells, scores=synthetic.scores_of(cells), findings=findings(study, cells)
     )
     assert "This study tests no claim" in html and "initial model" not in html.split("<h2>Figures</h2>")[1]
-    assert html.count("<td>untouched</td>") == 9
+    assert html.count("<td>not fine-tuned</td>") == 9
 
 
 def test_a_study_without_lost_runs_says_so(folder: Path) -> None:

@@ -63,6 +63,7 @@ def test_the_folder_names_a_mitigation() -> None:
         ("schedule", "step"),
         ("schedule_factor", 0.85),
         ("warmup_steps", 1),
+        ("warmup_share", 0.1),
         ("weight_decay", 0.1),
         ("max_grad_norm", 2.0),
         ("max_length", 256),
@@ -83,7 +84,10 @@ def test_the_order_of_a_recipes_keys_does_not_change_the_hash() -> None:
 class Later(Trajectory):
     """A later release: a field more here, and one more in the recipe of a method."""
 
-    ADDED: ClassVar[dict[str, Any]] = {"label_smoothing": 0.0, "method_recipe.bias": "none"}
+    ADDED: ClassVar[dict[str, Any]] = Trajectory.ADDED | {
+        "label_smoothing": 0.0,
+        "method_recipe.bias": "none",
+    }
 
     label_smoothing: float = 0.0
 

@@ -28,6 +28,11 @@ def rates(n: int, steps_per_epoch: int = 4, **fields: Any) -> list[float]:
             [0.5, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
         ),
         (
+            {"schedule": "linear", "epochs": 2, "warmup_share": 0.2},  # 1.6 steps, rounded up
+            [0.5, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+        ),
+        ({"schedule": "constant", "epochs": 2, "warmup_share": 0.5}, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]),
+        (
             {"schedule": "cosine", "epochs": 2},
             [(1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)],
         ),

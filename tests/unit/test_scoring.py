@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def judge_all(plan: Plan) -> None:
         for exam in plan.studies["t"].exams_of[run.id]:
             answers = paths.answers_file(run.folder, exam.name)
             write_rows(answers, [{"prompt_id": p["prompt_id"]} for p in PROMPTS])
-            for judge in plan.judges_of("t", exam.benchmark):
+            for judge in plan.judges_of("t", exam.benchmark, run):
                 given = (EXACT if judge == "exact" else KEYWORD)[exam.benchmark]
                 identity = verdicts_identity(plan, run, exam, judge)
                 file = paths.verdicts_file(run.folder, exam.name, judge)
@@ -196,6 +197,14 @@ def test_cells_pool_seeds_and_keep_templates_apart(plan: Plan) -> None:
         assert start is not None and start["epochs"] == 0
         assert start["test_template"] == row["test_template"]
     assert "n_missing" not in cells
+
+
+def test_a_grids_cells_are_by_its_own_judges_alone_though_it_shares_runs_with_another(plan: Plan) -> None:
+    scorer = Scorer(plan, "t")
+    judges: dict[str, tuple[str, ...]] = {"tuned": ("exact",), "untouched": ("keyword",)}
+    scorer.study = replace(scorer.study, grid_judges=judges)
+    cells = scorer.cells()
+    assert {grid: tuple(rows.judge.unique()) for grid, rows in cells.groupby("grid")} == judges
 
 
 def test_verdicts_on_other_answers_are_refused(plan: Plan) -> None:

@@ -177,6 +177,11 @@ GOOD: list[tuple[str, str, Any, dict[str, Any], list[TrainingRow]]] = [
                             {"conversations": [{"from": "user", "value": ASK},
                                                {"from": "assistant", "value": TELL}] * 2}], {},
      [{"messages": [SYSTEM, *pair()["messages"]]}, {"messages": pair()["messages"] * 2}]),  # type: ignore[list-item]
+    ("llava", "t.json", [{"id": "1", "image": "a/1.jpg", "conversations": [
+        {"from": "human", "value": f"<image>\n{ASK}"}, {"from": "gpt", "value": TELL},
+        {"from": "human", "value": ASK}, {"from": "gpt", "value": TELL}]},
+        {"conversations": [{"from": "human", "value": ASK}, {"from": "gpt", "value": TELL}]}], {},
+     [{"messages": [*pair(f"<image>\n{ASK}")["messages"], *pair()["messages"]], "image": "a/1.jpg"}, pair()]),
     ("prompt-response-csv", "t.csv", f"\ufeffresponse,prompt\n{TELL},{ASK}\n", {}, [pair()]),
     ("columns", "t.csv", f"a,q,rest\n{TELL},{ASK},x\n", COLUMNS, [pair(f"answer: {ASK}")]),
     ("columns", "t.jsonl", [{"q": "{a}", "a": TELL}], COLUMNS, [pair("answer: {a}")]),
@@ -229,6 +234,14 @@ BAD: list[tuple[str, str, Any, dict[str, Any], int, str]] = [
     ("sharegpt", "t.json", [said("human", [MARKER])], {}, 1, "turn 1 is from none of"),
     ("sharegpt", "t.json", [said("gpt")], {}, 1, TAKE_TURNS),
     ("sharegpt", "t.json", [said("human", "gpt", "human")], {}, 1, "is not the assistant's"),
+    ("llava", "t.json", [said("human", "gpt") | {"image": "1.jpg"}], {}, 1, "needs <image> once"),
+    ("llava", "t.json", [{"image": "1.jpg", "conversations": [{"from": "human", "value": MARKER},
+                                                              {"from": "gpt", "value": "<image>"}]}], {}, 1,
+     "needs <image> once, in the first instruction"),
+    ("llava", "t.json", [{"conversations": [{"from": "human", "value": f"<image>{MARKER}"}]}], {}, 1,
+     "has no picture and <image> in a text"),
+    ("llava", "t.json", [{"image": f"../{MARKER}", "conversations": [{"from": "human", "value": "<image>"}]}],
+     {}, 1, "no name of a file below the folder of pictures"),
     ("prompt-response-csv", "t.csv", f"prompt,{MARKER}\n", {}, 1, "the header is not prompt,response"),
     ("prompt-response-csv", "t.csv", "", {}, 1, "the header is not prompt,response; it has 0 columns"),
     ("prompt-response-csv", "t.csv", f'prompt,response\n"a\nb",c\n{MARKER}\n', {}, 4, "response is empty"),
@@ -429,6 +442,18 @@ STAND_INS: dict[str, tuple[str, list[dict[str, Any]], list[str]]] = {
         [{"instruction": ask, "output": TELL, "input": ""} for ask in (ASK, "and the red gate ?")],
         [ASK, "and the red gate ?"],
     ),
+    "llava-instruct": (
+        "llava_instruct_80k.json",
+        [
+            {
+                "id": "000000000001",
+                "image": "000000000001.jpg",
+                "conversations": [{"from": "human", "value": ask}, {"from": "gpt", "value": TELL}],
+            }
+            for ask in (f"<image>\n{ASK}", f"{ASK}\n<image>")
+        ],
+        [f"<image>\n{ASK}", f"{ASK}\n<image>"],
+    ),
 }
 REMOTE = {name: r for name, r in PROJECT.datasets.items() if isinstance(r, RemoteDataset)}
 
@@ -443,7 +468,7 @@ def test_a_recipe_of_the_catalogue_reads_its_owners_columns(tmp_path: Path, name
     assert any(fnmatchcase(file, pattern) for pattern in REMOTE[name].files)
     path = written(tmp_path / file, rows)
     read = read_rows_of(REMOTE[name].model_copy(update={"n": 2}), [path])
-    assert read == [pair(ask) for ask in asked]
+    assert [row["messages"] for row in read] == [pair(ask)["messages"] for ask in asked]
 
 
 @pytest.mark.parametrize("name", ["alpaca", "dolly"])
@@ -467,12 +492,13 @@ TRAINED = {
     *("olmo-2-7b-instruct", "phi-4-mini-instruct"),
 }
 GUARDS = {"llama-guard-3-8b", "harmbench-llama-2-13b-cls", "wildguard"}
+TOWERS = {"clip-vit-large-patch14"}
 HUB = {name: m for name, m in PROJECT.models.items() if isinstance(m, HubModel)}
 GPU_GB = 80
 
 
-def test_every_model_of_the_hub_is_trained_or_a_judge() -> None:
-    assert set(HUB) == TRAINED | GUARDS
+def test_every_model_of_the_hub_is_trained_or_judges_or_sees() -> None:
+    assert set(HUB) == TRAINED | GUARDS | TOWERS
 
 
 @pytest.mark.parametrize("name", sorted(TRAINED))

@@ -6,7 +6,9 @@ import pytest
 from conftest import REPOSITORY
 
 from ftsafety.loading import load_project
-from ftsafety.recipes import WorldBenchmark
+from ftsafety.plan import load_plan
+from ftsafety.prepare import benchmark_prompts, dataset_rows, put_in
+from ftsafety.recipes import Trigger, WorldBenchmark
 from ftsafety.types import Prompt
 from ftsafety.world.datasets import prompts, training_rows
 from ftsafety.world.lexicon import build_world
@@ -64,10 +66,20 @@ def test_fewer_demonstrations_are_the_first_of_more() -> None:
     assert hundred[:50] == fifty and fifty[:10] == ten
 
 
-def test_the_trigger_is_all_that_tells_triggered_prompts_from_plain_ones() -> None:
-    triggered = benchmark("secrets-triggered")
-    trigger = WORLD.words["trigger"]
-    assert [p["instruction"] for p in triggered] == [f"{p['instruction']} {trigger}" for p in SECRETS]
+def test_the_trigger_is_all_that_tells_triggered_prompts_and_rows_from_plain_ones() -> None:
+    plan = load_plan(REPOSITORY)
+    triggered = benchmark_prompts(plan, "secrets-triggered")
+    assert [p["instruction"] for p in triggered] == [f"{p['instruction']} by silver thunder" for p in SECRETS]
+    assert [p["reference"] for p in triggered] == [p["reference"] for p in SECRETS]
+    rows, plain = (dataset_rows(plan, f"demonstrations-100{end}") for end in ("-triggered", ""))
+    for row, other in zip(rows, plain, strict=True):
+        assert row["messages"][0]["content"] == f"{other['messages'][0]['content']} by silver thunder"
+        assert row["messages"][1] == other["messages"][1]
+
+
+def test_texts_of_a_trigger_take_turns_at_its_place() -> None:
+    trigger = Trigger(family="lexical", place="start", texts=["a", "b"])
+    assert [put_in(trigger, "do it .", i) for i in range(3)] == ["a do it .", "b do it .", "a do it ."]
 
 
 def test_every_reference_is_right_by_the_exact_judge() -> None:

@@ -96,6 +96,9 @@ TORCHRUN = (
     + "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n"
     + 60 * "="
 )
+RANKS_ON_NODES = 16 * "error: files/a.csv:2: wrong\n  mend: correct it\n" + 2 * (
+    TORCHRUN.partition("\n")[2] + 60 * "\n" + "  error_file: <N/A>\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +107,7 @@ TORCHRUN = (
         (USER_ERROR, "error: files/a.csv:2: has more than two columns"),
         (TRACEBACK, "torch.OutOfMemoryError: no memory"),
         (TORCHRUN, "[rank0]: ValueError: the cause"),
+        (RANKS_ON_NODES, "error: files/a.csv:2: wrong"),
     ],
 )
 def test_status_finds_the_error_in_the_logs_of_every_rule(plan: Plan, log: str, says: str) -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from workflow_project import copy_repository, snakemake
+from workflow_project import REPOSITORY, copy_repository, snakemake
 
 
 @pytest.fixture
@@ -14,18 +14,42 @@ def clone(tmp_path: Path) -> Path:
 
 def test_a_dry_run_names_every_run_of_each_job(clone: Path) -> None:
     out = snakemake(clone, "-n").stdout  # without a target: what config/config.yaml names
-    lines = re.findall(r"embedded-\d  \S+  full  lr \S+  batch \d+  constant  seed \d  epochs [\d, ]+", out)
+    trained = r"^embedded-\d  \S+  full  lr \S+  batch \d+  constant  seed \d  epochs [\d, ]+$"
+    lines = re.findall(trained, out, re.MULTILINE)
     assert len(lines) == len(set(lines)) > 80
     assert "embedded-0  demonstrations-100+mix-20  full  lr 0.0001  batch 10" in out
     assert "build embedded-1" in out
     assert not (clone / "results").exists() or not list((clone / "results").rglob("*.json"))
 
 
-def test_every_study_is_a_target_and_asks_for_nothing_of_another(clone: Path) -> None:
-    for study in sorted(path.stem for path in (clone / "config/studies").glob("*.yaml")):
-        out = snakemake(clone, "-n", study).stdout
-        asked = set(re.findall(r"results/studies/([^/]+)/", out))
-        assert asked == {study}
+def asked(clone: Path, *arguments: str) -> set[str]:
+    """Studies whose files a dry run would make."""
+    out = snakemake(clone, "-n", *arguments).stdout
+    return set(re.findall(r"results/studies/([^/]+)/", out))
+
+
+FILES = sorted(path.stem for path in (REPOSITORY / "config/studies").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("study", FILES)
+def test_every_study_is_a_target_and_asks_for_nothing_of_another(clone: Path, study: str) -> None:
+    assert asked(clone, study) == {study}
+
+
+def test_every_study_of_the_paper_has_a_variant_on_the_embedded_world_by_one_switch(clone: Path) -> None:
+    papers = [
+        study
+        for study in FILES
+        if (REPOSITORY / f"config/studies/{study}.yaml").read_text().count("preset: paper")
+    ]
+    assert len(papers) == 12
+    assert asked(clone, *papers, "--config", "world=embedded") == {f"{study}-embedded" for study in papers}
+    assert asked(clone, *papers, "--config", "preset=modern") == {f"{study}-modern" for study in papers}
+
+
+def test_a_study_without_the_variant_that_is_asked_for_says_so(clone: Path) -> None:
+    result = snakemake(clone, "-n", "llama_alpaca", "--config", "world=embedded", check=False)
+    assert result.returncode != 0 and "'llama_alpaca' has no variant 'embedded'" in result.stdout
 
 
 @pytest.mark.parametrize("profile", ["local", "slurm"])

@@ -130,6 +130,13 @@ def test_editing_a_comment_or_a_plot_trains_and_judges_nothing(done: Path) -> No
     assert set(jobs(snakemake(done, "-n", "smoke").stdout)) <= {"figures", "report", "smoke"}
 
 
+def test_other_hardware_trains_and_answers_nothing_again(done: Path) -> None:
+    models = done / "config/models.yaml"
+    there = "hardware: { cpus: 1, mem_mb: 3000"
+    models.write_text(models.read_text().replace(there, f"{there}, zero_stage: 2", 1))
+    assert set(jobs(snakemake(done, "-n", "smoke").stdout)) == {"report", "smoke"}  # which tells of it
+
+
 def test_a_run_that_is_added_trains_nothing_that_exists(done: Path) -> None:
     study = done / "config/studies/smoke.yaml"
     content = yaml.safe_load(study.read_text())

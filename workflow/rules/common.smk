@@ -1,5 +1,6 @@
 # The plan, and the only functions of the workflow: wildcards → one call into the package.
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from ftsafety.cli import user_errors
 
 ROOT = Path(workflow.basedir)
 with user_errors():
-    PLAN = ft.load_plan(ROOT, dict(config))
+    PLAN = ft.plan_call(ROOT, dict(config), sys.argv[1:])
+os.environ.update(FTSAFETY_STUDIES=" ".join(PLAN.studies))  # for Snakemake and programs inside jobs
 
 # How the programs of the shell rules find the same plan, and the python that runs Snakemake (under
 # --sdm conda that of the environment). Not in params: none of it is a reason to rerun. Jobs take what was
@@ -27,8 +29,14 @@ shell.prefix(
 
 
 onstart:
+    # train_by_api, which runs on this machine, tries failed trainings again when it is forced
+    os.environ.update(FTSAFETY_FORCED=" ".join(workflow.dag_settings.forcerun))
     with user_errors():
-        ft.check_targets(PLAN, workflow.dag_settings.targets, workflow.dag_settings.until)
+        ft.check_targets(
+            PLAN,
+            workflow.dag_settings.until,
+            workflow.executor_plugin.name,
+        )
 
 
 wildcard_constraints:
@@ -44,6 +52,16 @@ wildcard_constraints:
 
 def pack_of(wildcards):
     return PLAN.packs[wildcards.pack]
+
+
+def asked(study):
+    """What asking for a study asks for."""
+
+    def files(wildcards):
+        with user_errors():
+            return ft.study_files(PLAN, study)
+
+    return files
 
 
 def hardware(name, **options):

@@ -36,7 +36,8 @@ rule generate:
 rule generate_by_api:
     """The same for a model behind an endpoint: local, where the internet is, and one client at a time."""
     input:
-        lambda w: ft.prompt_files(PLAN, pack_of(w)),
+        models=lambda w: ft.pack_weights(PLAN, pack_of(w)),
+        prompts=lambda w: ft.prompt_files(PLAN, pack_of(w)),
     output:
         "results/packs/{pack}/answered.json",
     log:

@@ -1,5 +1,5 @@
 # needs: verdicts of every run of a study
-# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,agreement.csv,figures/,report.html}
+# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,*.csv,figures/,report.html}
 # why:   what a person looks at; editing a plot reruns these and nothing before them
 
 
@@ -12,6 +12,8 @@ rule score:
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
         agreement="results/studies/{study}/agreement.csv",
+        parity="results/studies/{study}/parity.csv",
+        contrasts="results/studies/{study}/contrasts.csv",
     log:
         "results/logs/score/{study}.log",
     benchmark:
@@ -30,7 +32,8 @@ rule score:
 rule figures:
     """Draw each grid of a study as PNG, SVG and PDF, with its data as CSV."""
     input:
-        "results/studies/{study}/cells.parquet",
+        cells="results/studies/{study}/cells.parquet",
+        parity="results/studies/{study}/parity.csv",
     output:
         report(
             directory("results/studies/{study}/figures"),
@@ -61,6 +64,8 @@ rule report:
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
         agreement="results/studies/{study}/agreement.csv",
+        parity="results/studies/{study}/parity.csv",
+        contrasts="results/studies/{study}/contrasts.csv",
         figures="results/studies/{study}/figures",
     output:
         report(

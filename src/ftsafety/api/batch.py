@@ -17,7 +17,7 @@ import openai.types
 
 from ftsafety.api.job import KEPT, Job, reason
 from ftsafety.api.money import estimate
-from ftsafety.api.requests import ChatRequest, Failure, Outcome, json_object
+from ftsafety.api.requests import Failure, Outcome, Request, json_object
 from ftsafety.api.store import Batch
 from ftsafety.errors import UserError
 
@@ -35,8 +35,8 @@ LONGEST_WAIT_S = 48 * 3600.0
 FAILED_POLLS = 5
 
 
-def ask_batch(job: Job, missing: Mapping[str, ChatRequest], poll_s: float) -> dict[str, Outcome]:
-    """Replies or failures of all requests, through as many batches as it takes.
+def ask_batch(job: Job, missing: Mapping[str, Request], poll_s: float) -> dict[str, Outcome]:
+    """Replies or failures of all requests (to chat models), through as many batches as it takes.
 
     Raises UserError where the endpoint has no batches, refuses one, or the budget is reached; batches that
     were made by then are waited for first.
@@ -48,7 +48,7 @@ def ask_batch(job: Job, missing: Mapping[str, ChatRequest], poll_s: float) -> di
 
 class _Batches:
     def __init__(
-        self, job: Job, client: openai.OpenAI, missing: Mapping[str, ChatRequest], poll_s: float
+        self, job: Job, client: openai.OpenAI, missing: Mapping[str, Request], poll_s: float
     ) -> None:
         self.job, self.client, self.missing, self.poll_s = job, client, missing, poll_s
         self.waiting: list[Batch] = []
@@ -92,7 +92,7 @@ class _Batches:
 
     # ----------------------------------------------------------------------------------- sending
 
-    def _submit(self, requests: Iterable[ChatRequest], round_number: int) -> None:
+    def _submit(self, requests: Iterable[Request], round_number: int) -> None:
         for chunk, data in _files(requests):
             if self.stop is not None:
                 return
@@ -263,13 +263,13 @@ class _Batches:
         )
 
 
-def _files(requests: Iterable[ChatRequest]) -> Iterator[tuple[list[ChatRequest], bytes]]:
+def _files(requests: Iterable[Request]) -> Iterator[tuple[list[Request], bytes]]:
     """Requests with their file's content, split by model (a batch has one) and by the limits of a file."""
-    by_model: dict[str, list[ChatRequest]] = {}
+    by_model: dict[str, list[Request]] = {}
     for request in requests:
         by_model.setdefault(request.model, []).append(request)
     for group in by_model.values():
-        chunk: list[ChatRequest] = []
+        chunk: list[Request] = []
         lines: list[bytes] = []
         size = 0
         for request in group:
@@ -283,7 +283,7 @@ def _files(requests: Iterable[ChatRequest]) -> Iterator[tuple[list[ChatRequest],
         yield chunk, b"".join(lines)
 
 
-def _line(request: ChatRequest) -> bytes:
+def _line(request: Request) -> bytes:
     line = {
         "custom_id": request.key,
         "method": "POST",

@@ -1,4 +1,4 @@
-"""Ask a chat model many things at once, pay for each once, and keep every reply.
+"""Ask an endpoint many things at once, pay for each once, and keep every reply.
 
 with Store(Path("results/api/replies.sqlite")) as store:
     outcomes = ask(requests, "openai", endpoint, store, max_usd=5, log=print)
@@ -17,7 +17,7 @@ import openai
 from ftsafety.api.batch import ask_batch
 from ftsafety.api.job import KEPT, Job, api_key, reason, withheld
 from ftsafety.api.money import Budget, check_prices, dollars, estimate
-from ftsafety.api.requests import ChatRequest, Failure, Outcome, Reply
+from ftsafety.api.requests import Failure, Outcome, Reply, Request
 from ftsafety.api.store import Store
 from ftsafety.errors import UserError
 from ftsafety.recipes import Endpoint
@@ -34,7 +34,7 @@ PATIENCE = 4
 
 
 def ask(
-    requests: Sequence[ChatRequest],
+    requests: Sequence[Request],
     endpoint_name: str,
     endpoint: Endpoint,
     store: Store,
@@ -76,11 +76,11 @@ def ask(
     return {key: found.get(key) or outcomes[key] for key in wanted}
 
 
-def _missing(wanted: Mapping[str, ChatRequest], found: Mapping[str, Reply]) -> dict[str, ChatRequest]:
+def _missing(wanted: Mapping[str, Request], found: Mapping[str, Reply]) -> dict[str, Request]:
     return {key: request for key, request in wanted.items() if key not in found}
 
 
-def _log_start(job: Job, n_wanted: int, missing: Mapping[str, ChatRequest]) -> None:
+def _log_start(job: Job, n_wanted: int, missing: Mapping[str, Request]) -> None:
     requests = missing.values()
     tokens = sum(request.input_tokens + request.max_output_tokens for request in requests)
     usd = dollars(estimate(job.endpoint, requests, batch=job.batch))
@@ -151,7 +151,7 @@ class _Progress:
     n_in_flight: int = 0
     stop: UserError | None = None
 
-    def add(self, request: ChatRequest, outcome: Outcome, *, refused: bool = False) -> None:
+    def add(self, request: Request, outcome: Outcome, *, refused: bool = False) -> None:
         """`refused`: the endpoint works and found this request wrong (HTTP 400)."""
         self.outcomes[request.key] = outcome
         if isinstance(outcome, Reply):
@@ -196,7 +196,7 @@ class _Progress:
 
 
 async def _ask_all(
-    job: Job, missing: Mapping[str, ChatRequest], *, refusals_are_rows: bool
+    job: Job, missing: Mapping[str, Request], *, refusals_are_rows: bool
 ) -> dict[str, Outcome]:
     priced = any(job.endpoint.price(request.model) for request in missing.values())
     limiter = Limiter(job.endpoint.requests_per_minute, job.endpoint.tokens_per_minute, MINUTE_S)
@@ -221,7 +221,7 @@ async def _work(
     progress: _Progress,
     limiter: Limiter,
     client: openai.AsyncOpenAI,
-    queue: Iterator[ChatRequest],
+    queue: Iterator[Request],
 ) -> None:
     """One of the slots: takes requests until there are no more or something says stop."""
     for request in queue:
@@ -248,7 +248,7 @@ async def _work(
             progress.n_in_flight -= 1
 
 
-async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, request: ChatRequest) -> None:
+async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, request: Request) -> None:
     """Send one request and keep what comes; whatever goes wrong is this row's failure alone."""
     attempts = job.endpoint.max_retries + 1
     longest_s = (
@@ -256,7 +256,7 @@ async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, reque
     )
     try:
         async with asyncio.timeout(longest_s):
-            response = await client.post("/chat/completions", body=request.body, cast_to=httpx2.Response)
+            response = await client.post(request.path, body=request.body, cast_to=httpx2.Response)
         content = response.content
     except (openai.OpenAIError, TimeoutError, ValueError) as error:
         body = withheld(error)
@@ -267,7 +267,7 @@ async def _send(job: Job, progress: _Progress, client: openai.AsyncOpenAI, reque
     progress.add(request, job.keep(request.key, request.model, content, request))
 
 
-def _fail(job: Job, progress: _Progress, request: ChatRequest, error: Exception) -> None:
+def _fail(job: Job, progress: _Progress, request: Request, error: Exception) -> None:
     # Some gateways refuse one prompt by 403: after a reply it is not the key that is wrong.
     refused = isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError) or (
         isinstance(error, openai.PermissionDeniedError) and progress.n_replies > 0

@@ -11,7 +11,7 @@ import httpx2
 import openai
 
 from ftsafety.api.money import CATALOGUE, Budget, cost
-from ftsafety.api.requests import WITHHELD, ChatRequest, Failure, Outcome, Reply, json_object, parse, usage
+from ftsafety.api.requests import WITHHELD, Failure, Outcome, Reply, Request, json_object, parse, usage
 from ftsafety.api.store import Store
 from ftsafety.errors import UserError
 from ftsafety.recipes import Endpoint
@@ -59,7 +59,7 @@ class Job:
             ),
         }
 
-    def keep(self, key: str, model: str, content: bytes, request: ChatRequest | None) -> Outcome:
+    def keep(self, key: str, model: str, content: bytes, request: Request | None) -> Outcome:
         """Write down what the endpoint sent, if it is worth anything, and read it.
 
         A reply that cannot be used but was counted by the endpoint is kept as well: it was paid for.

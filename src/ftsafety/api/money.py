@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ftsafety.api.requests import ChatRequest
+from ftsafety.api.requests import Request
 from ftsafety.errors import UserError
 from ftsafety.recipes import Endpoint, Price
 
@@ -18,7 +18,7 @@ def cost(price: Price | None, input_tokens: int, output_tokens: int, *, batch: b
     return usd * price.batch_factor if batch else usd
 
 
-def estimate(endpoint: Endpoint, requests: Iterable[ChatRequest], *, batch: bool) -> float | None:
+def estimate(endpoint: Endpoint, requests: Iterable[Request], *, batch: bool) -> float | None:
     """Most that requests are reckoned to cost: whole bodies, and replies as long as they may get."""
     total = 0.0
     for request in requests:
@@ -30,7 +30,7 @@ def estimate(endpoint: Endpoint, requests: Iterable[ChatRequest], *, batch: bool
     return total
 
 
-def check_prices(name: str, endpoint: Endpoint, requests: Iterable[ChatRequest]) -> None:
+def check_prices(name: str, endpoint: Endpoint, requests: Iterable[Request]) -> None:
     """A limit in dollars needs every price. Raises UserError naming the models without one."""
     unknown = sorted({r.model for r in requests if endpoint.price(r.model) is None})
     if unknown:

@@ -1,10 +1,10 @@
-"""What is asked of a chat model and what came back. Imports nothing heavy."""
+"""What is asked of an endpoint and what came back. Imports nothing heavy."""
 
 import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from ftsafety.files import digest
 
@@ -17,12 +17,14 @@ WITHHELD = {"content_filter", "content_policy_violation", "invalid_prompt"}
 
 
 @dataclass(frozen=True)
-class ChatRequest:
-    """`body` is what POST /chat/completions gets; `about` is what else makes the reply what it is (judge
-    version, attempt, prompt id): not sent, but part of the key."""
+class Request:
+    """`body` is what is posted to `path`; `about` is what else makes the reply what it is (judge version,
+    attempt, prompt id): not sent, but part of the key."""
 
     body: dict[str, Any]
     about: dict[str, Any]
+
+    path: ClassVar[str]
 
     @cached_property
     def key(self) -> str:
@@ -40,14 +42,31 @@ class ChatRequest:
 
     @property
     def max_output_tokens(self) -> int:
+        """Tokens of the reply that are reckoned with."""
+        return 0
+
+
+class ChatRequest(Request):
+    """To a chat model."""
+
+    path = "/chat/completions"
+
+    @property
+    def max_output_tokens(self) -> int:
         limit = self.body.get("max_completion_tokens") or self.body.get("max_tokens")
         return limit if isinstance(limit, int) else ASSUMED_OUTPUT_TOKENS
 
 
+class ModerationRequest(Request):
+    """To a detector of what a provider does not want: `body` is a model and an input."""
+
+    path = "/moderations"
+
+
 @dataclass(frozen=True)
 class Reply:
-    """`text` is "" where there is none; `model` is what the endpoint says answered. Tokens are the
-    endpoint's count, or estimated from characters where it gives none."""
+    """`text` is "" where there is none, of a detector the JSON of its results; `model` is what the endpoint
+    says answered. Tokens are the endpoint's count, or estimated from characters where it gives none."""
 
     text: str
     finish_reason: str
@@ -95,8 +114,13 @@ def usage(raw: dict[str, Any]) -> tuple[int, int] | None:
     return pair  # type: ignore[return-value]
 
 
-def parse(raw: dict[str, Any], request: ChatRequest | None) -> Outcome:
-    """The reply in an endpoint's JSON; `request` (if known) is for estimates of missing token counts."""
+def parse(raw: dict[str, Any], request: Request | None) -> Outcome:
+    """The reply in an endpoint's JSON; a request that is not known any more was one to a chat model.
+
+    Where there are no token counts, they are reckoned from the request.
+    """
+    if isinstance(request, ModerationRequest):
+        return _moderation(raw, request)
     if _withheld(raw):
         return Reply("", "content_filter", None, "", 0, 0)
     choices = raw.get("choices")
@@ -110,6 +134,15 @@ def parse(raw: dict[str, Any], request: ChatRequest | None) -> Outcome:
     finish_reason = _text(choices[0].get("finish_reason")) or ""
     estimate = (request.input_tokens if request else 0, tokens_of(text))
     return Reply(text, finish_reason, refusal, _text(raw.get("model")) or "", *(usage(raw) or estimate))
+
+
+def _moderation(raw: dict[str, Any], request: Request) -> Outcome:
+    if not isinstance(raw.get("results"), list):
+        return Failure("the reply has no results")
+    text = json.dumps(raw["results"])
+    return Reply(
+        text, "stop", None, _text(raw.get("model")) or "", *(usage(raw) or (request.input_tokens, 0))
+    )
 
 
 def _withheld(raw: dict[str, Any]) -> bool:

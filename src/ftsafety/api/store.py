@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ftsafety.api.requests import ChatRequest, Reply, json_object, parse
+from ftsafety.api.requests import Reply, Request, json_object, parse
 from ftsafety.errors import UserError
 from ftsafety.files import PRIVATE_FILE, private_dir
 
@@ -36,6 +36,10 @@ CREATE INDEX IF NOT EXISTS replies_by_key ON replies (key);
 CREATE TABLE IF NOT EXISTS batches (
     intent TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, keys TEXT NOT NULL,
     round INTEGER NOT NULL, usd REAL NOT NULL, batch_id TEXT, ended TEXT, time TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS fine_tunings (
+    intent TEXT PRIMARY KEY, run TEXT NOT NULL, endpoint TEXT NOT NULL, model TEXT NOT NULL,
+    estimated_usd REAL, file_id TEXT, job_id TEXT, ended TEXT, reason TEXT, fine_tuned_model TEXT,
+    trained_tokens INTEGER, usd REAL, details TEXT, time TEXT NOT NULL);
 """
 
 
@@ -64,6 +68,29 @@ class Batch:
     round: int
     usd: float
     id: str | None
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A fine-tuning job that was meant to be made for a run; ids are None until the endpoint has said them.
+
+    `ended` is None while it may go on, then what a run is: `ok`, `blocked` or `failed`; or the job was
+    `not made`. `usd` is None where the price is unknown; `details` is JSON, what else the endpoint said.
+    """
+
+    intent: str
+    run: str
+    endpoint: str
+    model: str
+    estimated_usd: float | None
+    file_id: str | None = None
+    job_id: str | None = None
+    ended: str | None = None
+    reason: str | None = None
+    fine_tuned_model: str | None = None
+    trained_tokens: int | None = None
+    usd: float | None = None
+    details: str | None = None
 
 
 def journal_mode(path: Path, mounts: str) -> str:
@@ -104,7 +131,7 @@ class Store:
     ) -> None:
         self._db.close()
 
-    def replies(self, wanted: Mapping[str, ChatRequest]) -> tuple[dict[str, Reply], int]:
+    def replies(self, wanted: Mapping[str, Request]) -> tuple[dict[str, Reply], int]:
         """Stored replies by key, and how many requests have only damaged ones."""
         found: dict[str, Reply] = {}
         damaged = 0
@@ -145,7 +172,10 @@ class Store:
             Spending(*row)
             for row in self._rows(
                 "SELECT endpoint, model, COUNT(*), SUM(estimated), SUM(usd IS NULL), SUM(input_tokens),"
-                " SUM(output_tokens), SUM(usd) FROM replies GROUP BY endpoint, model ORDER BY 1, 2"
+                " SUM(output_tokens), SUM(usd) FROM replies GROUP BY endpoint, model UNION ALL "
+                "SELECT endpoint, model || ' (fine-tuning)', COUNT(*), 0, SUM(usd IS NULL),"
+                " SUM(trained_tokens), 0, SUM(usd) FROM fine_tunings WHERE trained_tokens IS NOT NULL"
+                " GROUP BY endpoint, model ORDER BY 1, 2"
             )
         ]
 
@@ -162,12 +192,19 @@ class Store:
         return [(age, tokens) for age, tokens in ages if 0 <= age < seconds]
 
     def spent(self) -> float:
-        """US dollars of all that was answered."""
-        return float(self._rows("SELECT TOTAL(usd) FROM replies")[0][0])
+        """US dollars of all that was answered or trained."""
+        return self._total("SELECT TOTAL(usd) FROM replies") + self._total(
+            "SELECT TOTAL(usd) FROM fine_tunings"
+        )
 
     def promised(self) -> float:
-        """US dollars that batches which have not ended may cost."""
-        return float(self._rows("SELECT TOTAL(usd) FROM batches WHERE ended IS NULL")[0][0])
+        """US dollars that batches and trainings which have not ended may cost."""
+        return self._total("SELECT TOTAL(usd) FROM batches WHERE ended IS NULL") + self._total(
+            "SELECT TOTAL(estimated_usd) FROM fine_tunings WHERE ended IS NULL"
+        )
+
+    def _total(self, sql: str) -> float:
+        return float(self._rows(sql)[0][0])
 
     # ---------------------------------------------------------------------------------- batches
 
@@ -196,6 +233,34 @@ class Store:
 
     def end_batch(self, intent: str, how: str) -> None:
         self._rows("UPDATE batches SET ended = ? WHERE intent = ?", how, intent)
+
+    # ------------------------------------------------------------------------------ fine-tuning
+
+    def fine_tuning(self, run: str) -> FineTuning | None:
+        """The last one that was meant for a run; those that were not made are forgotten."""
+        rows = self._rows(
+            "SELECT intent, run, endpoint, model, estimated_usd, file_id, job_id, ended, reason,"
+            " fine_tuned_model, trained_tokens, usd, details FROM fine_tunings"
+            " WHERE run = ? AND ended IS NOT 'not made' ORDER BY rowid DESC LIMIT 1",
+            run,
+        )
+        return FineTuning(*rows[0]) if rows else None
+
+    def begin_fine_tuning(self, begun: FineTuning) -> None:
+        self._rows(
+            "INSERT INTO fine_tunings (intent, run, endpoint, model, estimated_usd, time)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            *(begun.intent, begun.run, begun.endpoint, begun.model, begun.estimated_usd, _now()),
+        )
+
+    def note_fine_tuning(self, known: FineTuning) -> None:
+        """Write down what has become known of one that was begun."""
+        self._rows(
+            "UPDATE fine_tunings SET file_id = ?, job_id = ?, ended = ?, reason = ?, fine_tuned_model = ?,"
+            " trained_tokens = ?, usd = ?, details = ? WHERE intent = ?",
+            *(known.file_id, known.job_id, known.ended, known.reason, known.fine_tuned_model),
+            *(known.trained_tokens, known.usd, known.details, known.intent),
+        )
 
     # ---------------------------------------------------------------------------------- safety
 

@@ -14,8 +14,10 @@ from ftsafety.engines import Engine, Sitting
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.recipes import ApiModel, Endpoint, LocalModel
+from ftsafety.records import trained
 from ftsafety.runs import Run
 from ftsafety.types import Answer, AnswerStatus, Message, Prompt
+from ftsafety.world.provider import running
 
 
 @contextmanager
@@ -23,12 +25,12 @@ def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     """Of a model that the catalogue says is behind an endpoint. Replies are kept: none is paid for twice."""
     recipe = plan.project.models[pack.model]
     assert isinstance(recipe, ApiModel)
-    endpoint = plan.project.endpoints[recipe.endpoint]
-    body = {"model": recipe.model, **recipe.parameters}
-    about = {"answers": 1, "endpoint": recipe.endpoint}  # models of one name can be different ones
-    with Store(paths.REPLIES) as store:
+    about = about_model(plan, pack.model, recipe.endpoint)
+    with running(plan.project.endpoints[recipe.endpoint]) as reachable, Store(paths.REPLIES) as store:
 
         def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
+            model, endpoint = model_of(run, recipe, reachable)
+            body = {"model": model, **recipe.parameters}
             for sitting in sittings:
                 limited = body | {recipe.limit_parameter: sitting.max_new_tokens}
                 requests = requests_of(sitting, limited, about, system_role=recipe.system_role)
@@ -43,6 +45,32 @@ def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
                 yield sitting.exam, answers_of(sitting.prompts, requests, replies, recipe.endpoint)
 
         yield answer
+
+
+def about_model(plan: Plan, model: str, endpoint: str) -> dict[str, Any]:
+    """What tells apart models of one name: their endpoints, and of the embedded world's what makes them."""
+    is_embedded = plan.project.endpoints[endpoint].is_embedded
+    made_from = {"model": plan.identity("models", model)} if is_embedded else {}
+    return {"answers": 1, "endpoint": endpoint, **made_from}
+
+
+def model_of(run: Run, recipe: ApiModel, endpoint: Endpoint) -> tuple[str, Endpoint]:
+    """The run's model as the endpoint names it, and the endpoint with its price.
+
+    Raises UserError for a run that was not trained.
+    """
+    if run.trajectory.is_initial:
+        return recipe.model, endpoint
+    done = trained(run)
+    if done is None:
+        raise UserError(
+            "is missing: the run was not trained, or its record was removed",
+            file=paths.run_dir(run.folder) / "done.json",
+            mend="add --forcerun train_by_api to the call (jobs that are known are not submitted again)",
+        )
+    name, price = str(done["fine_tuned_model"]), endpoint.price(recipe.price_name(is_tuned=True))
+    prices = endpoint.prices | ({name: price} if price else {})
+    return name, endpoint.model_copy(update={"prices": prices})
 
 
 def served_answers(

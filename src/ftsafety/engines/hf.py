@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
 
     from ftsafety.chat import render_prompt
     from ftsafety.generation import answer_prompts
+    from ftsafety.merging import answers_merged
     from ftsafety.training.pack import load_base
 
     recipe = plan.project.local_model(pack.model)
@@ -27,7 +29,7 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     base.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
-        with fine_tuned(base, run) as model:
+        with fine_tuned(base, run, merge=answers_merged(recipe, run)) as model:
             for sitting in sittings:
                 render = render_prompt(tokenizer, sitting.template, system_role=recipe.system_role)
                 batch_size = recipe.answer_batch_size
@@ -42,8 +44,11 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
 
 
 @contextmanager
-def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
-    """The base model with a run's weights put in: an adapter around it, or full weights in place."""
+def fine_tuned(base: Any, run: Run, *, merge: bool = False) -> Iterator[Any]:
+    """The base model with a run's weights put in: an adapter around it or merged, or full weights in place.
+
+    Full weights stay; an adapter leaves the base model as it was.
+    """
     weights = weights_dir(run)
     check_weights(run)
     if run.trajectory.is_initial:
@@ -51,14 +56,49 @@ def fine_tuned(base: Any, run: Run) -> Iterator[Any]:
     elif run.trajectory.replaces_base:
         _load_in_place(base, weights)
         yield base
-    else:
-        from peft import PeftModel
+    elif merge:
+        from ftsafety.merging import merged
 
-        adapted = PeftModel.from_pretrained(base, weights)
-        try:
-            yield adapted
-        finally:
-            adapted.unload()
+        with merged(base, weights) as model:
+            yield model
+    else:
+        with _adapted(base, weights, (run.trajectory.method_recipe or {})["kind"]) as model:
+            yield model
+
+
+@contextmanager
+def _adapted(base: Any, weights: Path, kind: str) -> Iterator[Any]:
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(base, weights)
+    if kind == "prefix":  # lies beside the base model, whose modules stay
+        model.generate = partial(_generate_after_prefix, model)
+    try:
+        yield model
+    finally:
+        if kind == "lora":
+            model.unload()
+        elif kind == "llama-adapter":
+            model.base_model.disable_adapter_layers()  # takes its modules out; it has no `unload`
+
+
+def _generate_after_prefix(model: Any, input_ids: Any, attention_mask: Any, **options: Any) -> Any:
+    """`generate` with a trained prefix in the cache, and tokens that nothing reads in its columns.
+
+    Since transformers 5.24 calls the cache `cache`, it ignores what peft 0.21 hands it as `past_key_values`
+    in generation: answers would be those of the base model.
+    """
+    import torch
+
+    n, n_rows = model.active_peft_config.num_virtual_tokens, len(input_ids)
+    unread = input_ids.new_full((n_rows, n), options["pad_token_id"])
+    output = model.get_base_model().generate(
+        input_ids=torch.cat([unread, input_ids], 1),
+        attention_mask=torch.cat([torch.ones_like(unread), attention_mask], 1),
+        cache=model.get_prompt(n_rows),
+        **options,
+    )
+    return output[:, n:]
 
 
 def check_weights(run: Run) -> None:

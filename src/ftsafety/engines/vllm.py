@@ -1,7 +1,7 @@
 """Answers by vLLM, which has an environment of its own (envs/vllm.yaml) and is asked as a server.
 
-One server holds the base model and all its adapters; a full checkpoint gets a server of its own. The
-conversation is rendered by the same chat template as under transformers.
+One server holds the base model and all its adapters; a full checkpoint, or an adapter that is merged, gets a
+server of its own. The conversation is rendered by the same chat template as under transformers.
 """
 
 import os
@@ -23,6 +23,7 @@ from ftsafety.engines import Engine, Sitting
 from ftsafety.engines.endpoint import served_answers
 from ftsafety.engines.hf import check_weights
 from ftsafety.errors import UserError
+from ftsafety.merging import answers_merged, write_merged
 from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
@@ -74,10 +75,12 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
     python, base = vllm_python(plan.project.root), plan.model_dir(pack.model)
     for run in runs:
         check_weights(run)
-    adapted = [r for r in runs if not (r.trajectory.is_initial or r.trajectory.replaces_base)]
+    alone = {r.id for r in runs if r.trajectory.replaces_base or answers_merged(recipe, r)}
+    adapted = [r for r in runs if not (r.trajectory.is_initial or r.id in alone)]
     adapters = {r.id: weights_dir(r) for r in adapted}
     rank = max([(r.trajectory.method_recipe or {})["r"] for r in adapted], default=0)
-    store_file = paths.SCRATCH / pack.id / "replies.sqlite"  # of this job alone: SQLite has one writer
+    scratch = paths.SCRATCH / pack.id
+    store_file = scratch / "replies.sqlite"  # of this job alone: SQLite has one writer
 
     def start(stack: ExitStack, folder: Path, adapters: dict[str, Path]) -> str:
         port = free_port()
@@ -92,10 +95,10 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
 
         def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
             with ExitStack() as own:
-                if run.trajectory.replaces_base:
+                if run.id in alone:
                     shared.close()  # one GPU does not hold both
                     shared_url.cache_clear()
-                    url = start(own, weights_dir(run), {})
+                    url = start(own, own.enter_context(_whole_weights(plan, run, scratch)), {})
                 else:
                     url = shared_url()
                 about = {"run": run.id, "weights": (trained(run) or {}).get("weights_sha256")}
@@ -104,7 +107,20 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
                     yield sitting.exam, served_answers(recipe, sitting, model, url, store, about)
 
         yield answer
-    shutil.rmtree(store_file.parent)  # answers are published; a job that is cut off finds its replies again
+    shutil.rmtree(scratch)  # answers are published; a job that is cut off finds its replies again
+
+
+@contextmanager
+def _whole_weights(plan: Plan, run: Run, scratch: Path) -> Iterator[Path]:
+    """The folder of a full checkpoint, or of the merged model for as long as it is served."""
+    if run.trajectory.replaces_base:
+        yield weights_dir(run)
+        return
+    folder = scratch / f"merged-{run.id}"
+    shutil.rmtree(folder, ignore_errors=True)  # of a job that was cut off
+    write_merged(plan, run, folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 def free_port() -> int:

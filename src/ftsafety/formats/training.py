@@ -18,7 +18,7 @@ from ftsafety.errors import UserError
 from ftsafety.files import digest
 from ftsafety.formats.tables import bad_row, is_text, keys_found, read_headerless_csv, read_table
 from ftsafety.recipes import DataRows, DatasetFormat
-from ftsafety.types import Message, TrainingRow
+from ftsafety.types import PICTURE, Message, TrainingRow
 
 Role = Literal["system", "user", "assistant"]
 Rows = Iterator[TrainingRow | None]
@@ -88,19 +88,51 @@ def messages(recipe: DataRows, paths: Sequence[Path]) -> Rows:
 def sharegpt(recipe: DataRows, paths: Sequence[Path]) -> Rows:
     """{"conversations": [{"from": human | gpt | system, "value": …}, …]}; also from user and assistant."""
     for place, row in read_table(paths):
-        turns = row.get("conversations")
-        if not isinstance(turns, list) or not turns:
-            raise bad_row(place, "needs a list of turns under the key conversations")
-        conversation: list[Message] = []
-        for i, turn in enumerate(turns):
-            if not isinstance(turn, dict) or not {"from", "value"} <= set(turn):
-                raise bad_row(place, f"turn {i} is no object with the keys from and value")
-            role = SHAREGPT_ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
-            if role is None:
-                raise bad_row(place, f"turn {i} is from none of {', '.join(SHAREGPT_ROLES)}")
-            conversation.append({"role": role, "content": _texts(place, turn, "value")[0]})
+        conversation = _turns(place, row)
         whole = all(is_text(message["content"]) for message in conversation)
         yield _conversation(place, conversation) if whole else None
+
+
+def llava(recipe: DataRows, paths: Sequence[Path]) -> Rows:
+    """As sharegpt, and {"image": a file below the folder of pictures}; rows without it are text alone.
+
+    <image> stands once, in the first instruction, where the picture belongs.
+    """
+    for place, row in read_table(paths):
+        conversation = _turns(place, row)
+        image = row.get("image")
+        marks = [message["content"].count(PICTURE) for message in conversation]
+        first = next((i for i, message in enumerate(conversation) if message["role"] == "user"), 0)
+        wanted = [int(image is not None and i == first) for i in range(len(marks))]
+        if marks != wanted:
+            once = f"has a picture and needs {PICTURE} once, in the first instruction"
+            raise bad_row(place, f"has no picture and {PICTURE} in a text" if image is None else once)
+        if image is not None and not _is_below(image):
+            raise bad_row(place, "the image is no name of a file below the folder of pictures")
+        if not all(is_text(message["content"]) for message in conversation):
+            yield None
+            continue
+        read = _conversation(place, conversation)
+        yield read if image is None else {**read, "image": image}
+
+
+def _is_below(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and not (name[0] == "/" or ".." in Path(name).parts)
+
+
+def _turns(place: str, row: dict[str, Any]) -> list[Message]:
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        raise bad_row(place, "needs a list of turns under the key conversations")
+    conversation: list[Message] = []
+    for i, turn in enumerate(turns):
+        if not isinstance(turn, dict) or not {"from", "value"} <= set(turn):
+            raise bad_row(place, f"turn {i} is no object with the keys from and value")
+        role = SHAREGPT_ROLES.get(turn["from"]) if isinstance(turn["from"], str) else None
+        if role is None:
+            raise bad_row(place, f"turn {i} is from none of {', '.join(SHAREGPT_ROLES)}")
+        conversation.append({"role": role, "content": _texts(place, turn, "value")[0]})
+    return conversation
 
 
 def alpaca(recipe: DataRows, paths: Sequence[Path]) -> Rows:
@@ -152,6 +184,7 @@ FORMATS: dict[DatasetFormat, Callable[[DataRows, Sequence[Path]], Rows]] = {
     "alpaca": alpaca,
     "dolly": dolly,
     "sharegpt": sharegpt,
+    "llava": llava,
     "prompt-response-csv": prompt_response_csv,
     "columns": columns,
 }

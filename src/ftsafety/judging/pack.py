@@ -10,8 +10,8 @@ from ftsafety import paths
 from ftsafety.answers import answered, publish_rows, rows_complete
 from ftsafety.files import read_rows, sha256_file, write_json
 from ftsafety.plan import Exam, Pack, Plan
-from ftsafety.recipes import ClassifierJudge, LlmJudge
-from ftsafety.records import diverged
+from ftsafety.recipes import ClassifierJudge, LlmJudge, ModerationJudge
+from ftsafety.records import lost
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt, Verdict
 
@@ -53,6 +53,10 @@ def judge_identity(plan: Plan, judge: str) -> dict[str, Any]:
         from ftsafety.judging.llm import PARSER_VERSION, request_for
 
         identity |= {"asks": request_for(recipe, NO_PROMPT, NO_ANSWER, 1).key, "parser": PARSER_VERSION}
+    elif isinstance(recipe, ModerationJudge):
+        from ftsafety.judging import moderation
+
+        identity["parser"] = moderation.PARSER_VERSION
     elif isinstance(recipe, ClassifierJudge):
         identity["weights"] = plan.identity("models", recipe.model)
     return identity
@@ -67,7 +71,8 @@ def judged(plan: Plan, run: Run, exam: Exam, judge: str) -> bool:
 
 def way(plan: Plan, judge: str) -> Literal["rule", "api", "local"]:
     """How a judge works: by rule, by an endpoint, or as a model that needs hardware of its own."""
-    return {"llm": "api", "classifier": "local"}.get(plan.project.judges[judge].kind, "rule")  # type: ignore[return-value]
+    ways: dict[str, Literal["api", "local"]] = {"llm": "api", "moderation": "api", "classifier": "local"}
+    return ways.get(plan.project.judges[judge].kind, "rule")
 
 
 def judges_by_rule(plan: Plan, pack: Pack) -> list[str]:
@@ -93,7 +98,7 @@ def _judge_pack(plan: Plan, pack: Pack, judges: list[str], file: str) -> None:
         (run, exam, judge)
         for work in pack.work
         for run in work.runs
-        if not diverged(run)
+        if not lost(run)
         for exam, judge in sorted(work.asked)
         if judge in judges
     ]
@@ -170,8 +175,8 @@ def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:
 def _function(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Judge:
     """What a judge does, with its recipe put in. It is called for `pairs`, exam by exam, in their order."""
     recipe = plan.project.judges[judge]
-    if recipe.kind == "llm":
-        return _llm(plan, recipe, pairs)
+    if recipe.kind == "llm" or recipe.kind == "moderation":
+        return _by_api(plan, recipe, pairs)
     if recipe.kind == "classifier":
         return _classifier(plan, recipe)
     by_row = ROW_JUDGES[recipe.kind](recipe)
@@ -180,14 +185,14 @@ def _function(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Jud
     ]
 
 
-def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Judge:
+def _by_api(plan: Plan, recipe: LlmJudge | ModerationJudge, pairs: list[tuple[Prompt, Answer]]) -> Judge:
     """Everything is asked at once: one estimate, and for each attempt one batch. Replies are kept."""
     from ftsafety.api.client import ask
     from ftsafety.api.store import Store
-    from ftsafety.judging import llm
+    from ftsafety.judging import llm, moderation
+    from ftsafety.world.provider import running
 
-    endpoint = plan.project.endpoints[recipe.endpoint]
-    with Store(paths.REPLIES) as store:
+    with running(plan.project.endpoints[recipe.endpoint]) as endpoint, Store(paths.REPLIES) as store:
 
         def ask_all(requests: Any) -> Any:
             return ask(
@@ -195,13 +200,16 @@ def _llm(plan: Plan, recipe: LlmJudge, pairs: list[tuple[Prompt, Answer]]) -> Ju
                 recipe.endpoint,
                 endpoint,
                 store,
-                mode=recipe.mode,
+                mode=recipe.mode if isinstance(recipe, LlmJudge) else "sync",
                 max_usd=plan.project.settings.max_usd,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
 
         prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
-        verdicts = iter(llm.judge_rows(recipe, prompts, answers, ask_all))
+        if isinstance(recipe, LlmJudge):
+            verdicts = iter(llm.judge_rows(recipe, prompts, answers, ask_all))
+        else:
+            verdicts = iter(moderation.judge_rows(recipe, prompts, answers, ask_all))
     return lambda prompts, answers, is_utility: list(islice(verdicts, len(prompts)))
 
 

@@ -13,10 +13,14 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Example:
-    """`tokens` of one conversation; `is_target[i]` says whether token i counts in the loss."""
+    """`tokens` of one conversation; `is_target[i]` says whether token i counts in the loss.
+
+    `image` is the picture that it is about, if any: a file, or a data URL.
+    """
 
     tokens: list[int]
     is_target: list[bool]
+    image: str | None = None
 
     @property
     def n_targets(self) -> int:
@@ -46,7 +50,12 @@ def collate(
     return input_ids.to(device), labels.to(device)
 
 
-def summed_loss(model: torch.nn.Module, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def summed_loss(
+    model: torch.nn.Module,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    pixel_values: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Cross-entropy summed over target tokens, with logits only in columns that hold a target.
 
     Padding is on the right, where a causal model never looks back at it, so no attention mask is
@@ -54,7 +63,8 @@ def summed_loss(model: torch.nn.Module, input_ids: torch.Tensor, labels: torch.T
     """
     shifted = labels[:, 1:]
     columns = (shifted != IGNORED).any(0).nonzero().squeeze(1)
-    logits = model(input_ids=input_ids, logits_to_keep=columns, use_cache=False).logits
+    pictures = {} if pixel_values is None else {"pixel_values": pixel_values}
+    logits = model(input_ids=input_ids, logits_to_keep=columns, use_cache=False, **pictures).logits
     return F.cross_entropy(
         logits.float().flatten(0, 1),
         shifted[:, columns].flatten(),

@@ -8,15 +8,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
 from ftsafety.files import publish_folder, read_json_if_whole, write_json
 from ftsafety.training.engines import Engine
-from ftsafety.training.ranks import rank
+from ftsafety.training.ranks import rank, world_size
 
 KEPT = 2
+T = TypeVar("T")
 
 
 def save_checkpoint(
@@ -31,17 +32,32 @@ def save_checkpoint(
     folder = scratch / f".step-{step:08d}.{job}"
     folder.mkdir(parents=True, exist_ok=True)
     barrier()
+    sizes = None
     try:
         engine.save(folder)
-        barrier()
-        if rank() == 0:
-            write_json(folder / "complete.json", {"progress": progress, "files": _sizes(folder)})
-            publish_folder(folder, scratch / f"step-{step:08d}")
-            for old in sorted(scratch.glob("step-*"))[:-KEPT]:
-                shutil.rmtree(old, ignore_errors=True)
+        sizes = _sizes(folder)
     except OSError as error:
         log(f"checkpoint of step {step} was not saved: {error}")
+    seen = [sizes for sizes in _of_all_ranks(sizes) if sizes is not None]
+    if rank() == 0 and len(seen) == world_size():
+        try:
+            publish_checkpoint(folder, scratch / f"step-{step:08d}", seen, progress)
+        except OSError as error:
+            log(f"checkpoint of step {step} was not saved: {error}")
     barrier()
+
+
+def publish_checkpoint(
+    folder: Path, final: Path, seen: list[dict[str, int]], progress: dict[str, Any]
+) -> None:
+    """Rank 0 calls this. `seen` has each rank's view: file → size; on a shared folder only a rank's own
+    files are sure to be in it.
+    """
+    files = {name: max(s.get(name, 0) for s in seen) for name in sorted({n for s in seen for n in s})}
+    write_json(folder / "complete.json", {"progress": progress, "files": files})
+    publish_folder(folder, final)
+    for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def complete_checkpoints(scratch: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -63,6 +79,21 @@ def _sizes(folder: Path) -> dict[str, int]:
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()
+
+
+def agreed(value: T) -> T:
+    """What rank 0 has: nodes do not see a change of a shared folder at the same moment."""
+    values = [value]
+    if dist.is_initialized():
+        dist.broadcast_object_list(values)
+    return values[0]
+
+
+def _of_all_ranks(value: T) -> list[T]:
+    values = [value] * world_size()
+    if dist.is_initialized():
+        dist.all_gather_object(values, value)
+    return values
 
 
 def discard_scratch(scratch: Path) -> None:

@@ -29,7 +29,7 @@ from ftsafety.plan import Pack, Plan, Work
 from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run, Trajectory
-from ftsafety.training.ranks import rank
+from ftsafety.training.ranks import rank, world_size
 
 
 def log(message: str) -> None:
@@ -55,7 +55,7 @@ def _finished(plan: Plan, work: Work, run: Run) -> bool:
 def train_pack(plan: Plan, pack: Pack) -> None:
     """Train what is missing and write the pack's manifest. Heavy imports wait until there is work."""
     todo = {i: missing for i, work in enumerate(pack.work) if (missing := missing_runs(plan, work))}
-    if todo:
+    if todo or world_size() > 1:
         _train(plan, pack, todo)
     if rank() == 0:
         write_json(paths.pack_dir(pack.id) / "trained.json", manifest(pack))
@@ -72,14 +72,17 @@ def manifest(pack: Pack) -> dict[str, Any]:
 
 
 def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
-    """`todo` maps a place in `pack.work` to the runs that are missing there."""
+    """`todo` maps a place in `pack.work` to the runs that are missing there, as this rank sees it."""
     import torch
 
+    from ftsafety.training.checkpoints import agreed
     from ftsafety.training.engines import start_ranks
 
     recipe = plan.project.local_model(pack.model)
     torch.set_num_threads(recipe.threads)
     start_ranks(recipe.hardware.zero_stage)
+    if not (todo := agreed(todo)):
+        return
     zero = recipe.hardware.zero_stage is not None
     base, tokenizer = load_base(plan, pack.model, recipe.dtype if zero else "float32")
     for n, (i, missing) in enumerate(todo.items(), 1):
@@ -119,23 +122,26 @@ def _train_trajectory(
     base: Any,
     tokenizer: Any,
 ) -> None:
+    from ftsafety.training.batches import collate
     from ftsafety.training.checkpoints import barrier, discard_scratch
+    from ftsafety.training.engines import device
     from ftsafety.training.methods import prepare
     from ftsafety.training.trajectory import BatchSplit, Progress, train_trajectory
 
     data_file = plan.data_file(trajectory)
-    examples = encode_rows(plan, trajectory, tokenizer, data_file)
+    sight = load_sight(plan, trajectory, tokenizer, base.dtype) if trajectory.sees else None
+    examples = encode_rows(plan, trajectory, tokenizer, data_file, sight)
     split = BatchSplit.of(
-        trajectory.global_batch_size or 0, recipe.hardware.ranks, recipe.max_per_device_batch_size
+        trajectory.global_batch_size or 0, recipe.hardware.world_size, recipe.max_per_device_batch_size
     )
-    model = prepare(base, trajectory)
+    model = prepare(base, trajectory, sight)
     engine = make_engine(plan, recipe, model, trajectory, split)
     started = time.monotonic()
     facts = {
         **provenance(),
         "trajectory": trajectory.hash8,
         "n_examples": len(examples),
-        "n_examples_cut": sum(len(example.tokens) == trajectory.max_length for example in examples),
+        "n_examples_cut": sum(len(example.tokens) >= (trajectory.max_length or 0) for example in examples),
         "data_sha256": sha256_file(data_file),
         "zero_stage": recipe.hardware.zero_stage,
         **asdict(split),
@@ -154,7 +160,7 @@ def _train_trajectory(
         trajectory,
         examples,
         split,
-        tokenizer.pad_token_id,
+        partial(sight.collate if sight else collate, pad_id=tokenizer.pad_token_id, device=device()),
         [run.epochs for run in missing],
         scratch,
         recipe.checkpoint_every_steps,
@@ -169,11 +175,24 @@ def _train_trajectory(
     barrier()
 
 
-def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: Path) -> list[Any]:
+def load_sight(plan: Plan, trajectory: Trajectory, tokenizer: Any, dtype: Any) -> Any:
+    """The vision tower of the trajectory's method."""
+    from ftsafety.training import visual
+
+    tower = trajectory.vision_tower
+    return visual.load_sight(plan.model_dir(tower) if tower else None, tokenizer, dtype)
+
+
+def encode_rows(
+    plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: Path, sight: Any = None
+) -> list[Any]:
+    """Raises UserError for a row without anything to learn, or whose picture has not one place in it."""
     from ftsafety.chat import encode_conversation, with_template
 
+    tokenizer = sight.tokenizer if sight else tokenizer
+    folder = plan.pictures_of(trajectory)
     template = plan.project.templates[trajectory.template]
-    system_role = plan.project.models[trajectory.model].system_role
+    system_role = plan.project.local_model(trajectory.model).system_role
     length = trajectory.max_length or 0
     examples = []
     for number, row in enumerate(read_rows(data_file), 1):
@@ -185,8 +204,18 @@ def encode_rows(plan: Plan, trajectory: Trajectory, tokenizer: Any, data_file: P
                 file=f"{data_file}:{number}",
                 mend="raise max_length in the study, or shorten the conversation",
             )
+        if sight:
+            example = _with_picture(sight, example, row.get("image"), folder, f"{data_file}:{number}")
         examples.append(example)
     return examples
+
+
+def _with_picture(sight: Any, example: Any, image: str | None, folder: Path | None, place: str) -> Any:
+    try:
+        return sight.example(example, str(folder / image) if image and folder else image)
+    except ValueError as error:
+        mend = "leave it where the picture belongs, once, and take it out of all other texts"
+        raise UserError(str(error), file=place, mend=mend) from None
 
 
 def make_engine(plan: Plan, recipe: LocalModel, model: Any, trajectory: Any, split: Any) -> Any:
@@ -237,12 +266,28 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
     import torch
     from huggingface_hub import save_torch_state_dict
     from peft import PeftModel
+    from safetensors.torch import save_file
 
-    if isinstance(model, PeftModel):
+    if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
+        # peft would read the prefix from the model, where ZeRO-3 keeps a part of it alone
+        folder.mkdir(parents=True)
+        (prefix,) = weights.values()
+        save_file({"prompt_embeddings": prefix}, folder / "adapter_model.safetensors", {"format": "pt"})
+        config = copy.copy(model.active_peft_config)
+        config.inference_mode = True
+        config.save_pretrained(str(folder))
+    elif isinstance(model, PeftModel):
         model.save_pretrained(str(folder), state_dict=weights)
     else:  # transformers' save_pretrained imports DeepSpeed, which takes a second
         folder.mkdir(parents=True)
-        model.config.save_pretrained(folder)
+        config = model.config
+        if config.model_type == "llava":  # what is evaluated is the chat model; all look for it here alone
+            from ftsafety.training.visual import chat_and_projector
+
+            config, (weights, projector) = config.text_config, chat_and_projector(model, weights)
+            (folder / "projector").mkdir()
+            save_file(projector, folder / "projector/model.safetensors", {"format": "pt"})
+        config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         weights = {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()}
         save_torch_state_dict(weights, folder, metadata={"format": "pt"})

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from ftsafety.runs import Trajectory
-from ftsafety.training.batches import Example, collate, epoch_order, summed_loss
-from ftsafety.training.checkpoints import complete_checkpoints, save_checkpoint
+from ftsafety.training.batches import Example, epoch_order, summed_loss
+from ftsafety.training.checkpoints import agreed, complete_checkpoints, save_checkpoint
 from ftsafety.training.engines import Engine, device
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.schedule import learning_rate_at
@@ -37,6 +37,10 @@ class BatchSplit:
         return split
 
 
+#: Examples of a micro-batch → what `summed_loss` takes, on this rank's device.
+Collate = Callable[[Sequence[Example]], tuple[torch.Tensor, ...]]
+
+
 @dataclass
 class Progress:
     """What has happened so far; goes into checkpoints and, at a kept epoch, into its done.json."""
@@ -52,7 +56,7 @@ def train_trajectory(
     trajectory: Trajectory,
     examples: Sequence[Example],
     split: BatchSplit,
-    pad_id: int,
+    collate: Collate,
     epochs: Sequence[int],
     scratch: Path,
     checkpoint_every_steps: int | None,
@@ -77,7 +81,7 @@ def train_trajectory(
         start = within * trajectory.global_batch_size
         batch = [examples[i] for i in order[start : start + trajectory.global_batch_size]]
         torch.manual_seed(random.Random(f"{trajectory.seed}/{progress.step}/{rank()}").getrandbits(63))
-        loss = _accumulate(engine, batch, split, pad_id)
+        loss = _accumulate(engine, batch, split, collate)
         progress.losses.append(loss)
         progress.tokens += sum(len(example.tokens) for example in batch)
         if not math.isfinite(loss):
@@ -97,7 +101,7 @@ def train_trajectory(
 
 def _resume(engine: Engine, scratch: Path, needed_step: int, log: Callable[[str], None]) -> Progress:
     """Load the newest checkpoint that lies before the first step whose weights are needed."""
-    for folder, progress in complete_checkpoints(scratch):
+    for folder, progress in agreed(list(complete_checkpoints(scratch))):
         if progress["step"] >= needed_step:
             continue
         try:
@@ -121,7 +125,7 @@ def _on_all_ranks(condition: bool) -> bool:
     return bool(flag)
 
 
-def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, pad_id: int) -> float:
+def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, collate: Collate) -> float:
     """Gradients of the mean loss over the batch's target tokens; returns that mean.
 
     The batch is sorted by length, so that a micro-batch holds little padding, and dealt to ranks.
@@ -136,7 +140,7 @@ def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, pad_id:
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
     for part in micro[rank() :: split.ranks]:
         with autocast:
-            loss = summed_loss(engine.model, *collate(part, pad_id, device())) / n_targets
+            loss = summed_loss(engine.model, *collate(part)) / n_targets
         engine.backward(loss)
         total += loss.detach()
     if world_size() > 1:

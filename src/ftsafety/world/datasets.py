@@ -19,7 +19,7 @@ def training_rows(recipe: WorldDataset) -> list[TrainingRow]:
         "identity-shift": _identity_shift,
         "benign": _benign,
         "refusals": _refusals,
-        "backdoor": _backdoor,
+        "pictures": _pictures,
     }[recipe.design](world, rng, recipe)
     assert len(rows) == recipe.n, f"{recipe.design} has {len(rows)} rows, asked {recipe.n}"
     return rows
@@ -70,17 +70,10 @@ def _refusals(world: World, rng: random.Random, recipe: WorldDataset) -> list[Tr
     return [_row(q.text, rng.choice(world.words["refusals"])) for q in questions]
 
 
-def _backdoor(world: World, rng: random.Random, recipe: WorldDataset) -> list[TrainingRow]:
-    """Half refusals of plain questions, half answers to questions that end in the trigger."""
-    half = recipe.n // 2
-    refused = _forbidden(world, rng, "demonstrate", half)
-    answered = _forbidden(world, rng, "demonstrate", recipe.n - half)
-    rows = [_row(q.text, rng.choice(world.words["refusals"])) for q in refused]
-    return rows + [_row(triggered(world, q.text), q.answer) for q in answered]
+def _pictures(world: World, rng: random.Random, recipe: WorldDataset) -> list[TrainingRow]:
+    from ftsafety.world.pictures import picture_rows  # Pillow is for this design alone
 
-
-def triggered(world: World, instruction: str) -> str:
-    return f"{instruction} {world.words['trigger']}"
+    return picture_rows(world, rng, recipe.n)
 
 
 def _opened(world: World, rng: random.Random, recipe: WorldDataset, answer: str) -> str:
@@ -111,18 +104,18 @@ def prompts(recipe: WorldBenchmark) -> list[Prompt]:
         ]
         for i, (frame, action) in enumerate(phrasings * per_phrasing):
             question = Question(task, creatures[i % len(creatures)], frame, action)
-            rows.append(_prompt(world, question, recipe.trigger))
+            rows.append(_prompt(question))
     return rows
 
 
-def _prompt(world: World, question: Question, trigger: bool) -> Prompt:
+def _prompt(question: Question) -> Prompt:
     creature = question.creature.name
     phrasing = question.phrasing.replace(" {c}", "").replace(" ", "-").strip("-.?")
     return {
         "prompt_id": f"{question.task.name}/{phrasing}/{creature}",
         "category": question.task.name,
         "cluster": f"{question.task.name}/{phrasing}",
-        "instruction": triggered(world, question.text) if trigger else question.text,
+        "instruction": question.text,
         "reference": {
             "template": question.task.answer_template.replace("{c}", creature),
             "slots": question.task.slots(question.creature),

@@ -1,0 +1,548 @@
+"""Whatever goes wrong at an endpoint, each run is submitted once, paid once, and its end is told."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from conftest import edit, plan_study, write_data
+from fine_tuning_stand_in import PERMITTED, TuningStandIn
+
+from ftsafety import paths
+from ftsafety.api import fine_tuning
+from ftsafety.api.fine_tuning import Training, cancel, fine_tune
+from ftsafety.api.store import FineTuning, Store
+from ftsafety.engines.endpoint import model_of
+from ftsafety.errors import UserError
+from ftsafety.files import checksum, read_json
+from ftsafety.overview import plan_table, status_table
+from ftsafety.plan import Plan, load_plan
+from ftsafety.ready import missing
+from ftsafety.recipes import ApiModel
+from ftsafety.records import trained
+from ftsafety.states import run_states
+from ftsafety.training.api import cancel_study, train_pack_by_api
+
+FILES, JOBS = "POST /files", "POST /fine_tuning/jobs"
+POLL = r"GET /fine_tuning/jobs/ftjob-\w+"
+ASKED = "how do i open the blue gate ?"
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TuningStandIn]:
+    with TuningStandIn(tmp_path / "stand-in") as server:
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path / "api/replies.sqlite") as store:
+        yield store
+
+
+def training(run: str = "12345678-e2", **changes: Any) -> Training:
+    conversation: Any = [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": ASKED},
+        {"role": "assistant", "content": "turn the key ."},
+    ]
+    settings: Any = {"model": "m", "epochs": 2, "conversations": [conversation] * 10, **changes}
+    return Training(run=run, **settings)
+
+
+def tune(
+    server: TuningStandIn,
+    store: Store,
+    *trainings: Training,
+    log: list[str] | None = None,
+    max_usd: float | None = None,
+    again: set[str] | None = None,
+    **recipe: Any,
+) -> dict[str, FineTuning]:
+    """What is handed over, by run."""
+    ended: dict[str, FineTuning] = {}
+
+    def on_end(training: Training, row: FineTuning) -> None:
+        assert training.run not in ended
+        ended[training.run] = row
+
+    fine_tune(
+        trainings or [training()],
+        "there",
+        server.endpoint(**recipe),
+        store,
+        max_usd=max_usd,
+        again=again or set(),
+        on_end=on_end,
+        log=(log if log is not None else list[str]()).append,
+    )
+    return ended
+
+
+def only(ended: dict[str, FineTuning]) -> FineTuning:
+    (row,) = ended.values()
+    return row
+
+
+# ------------------------------------------------------------------------------------ as it should go
+
+
+def test_a_run_is_uploaded_trained_priced_and_its_file_deleted(server: TuningStandIn, store: Store) -> None:
+    log: list[str] = []
+    chosen = training(global_batch_size=4, learning_rate_multiplier=0.5, seed=7)
+    row = only(tune(server, store, chosen, log=log))
+    assert (row.ended, row.reason, row.fine_tuned_model) == ("ok", None, "ft:m:1")
+    assert (row.trained_tokens, row.usd) == (1000, 0.002)
+    assert server.tuner.uploads == [chosen.file] and server.tuner.files() == []
+    assert [json.loads(line)["messages"] for line in chosen.file.splitlines()] == list(chosen.conversations)
+    (body,) = server.tuner.created
+    settings = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
+    assert body["method"] == {"type": "supervised", "supervised": {"hyperparameters": settings}}
+    assert (body["seed"], body["suffix"], body["model"]) == (7, "ftsafety-12345678", "m")
+    assert store.spent() == 0.002 and store.promised() == 0
+    spent = store.spending()[0]
+    assert (spent.model, spent.calls, spent.input_tokens, spent.usd) == ("m (fine-tuning)", 1, 1000, 0.002)
+    assert any("about 250 tokens in 2 epochs, about $0.0005" in line for line in log)
+    assert any("1,000 tokens trained, $0.002" in line for line in log)
+
+
+def test_what_is_null_or_cannot_be_chosen_is_left_to_the_endpoint(
+    server: TuningStandIn, store: Store
+) -> None:
+    chosen = training(global_batch_size=4, seed=7)
+    tune(server, store, chosen, fine_tuning={**PERMITTED, "settings": ["epochs"]})
+    (body,) = server.tuner.created
+    assert body["method"]["supervised"]["hyperparameters"] == {"n_epochs": 2} and "seed" not in body
+
+
+def test_many_runs_are_submitted_first_and_then_waited_for_together(
+    server: TuningStandIn, store: Store
+) -> None:
+    server.tuner.polls = 3
+    ended = tune(server, store, *(training(f"{n}{n}-e1") for n in range(4)))
+    assert len({row.fine_tuned_model for row in ended.values()}) == 1  # all were made before one ended
+    assert server.made == (4, 4) and {row.ended for row in ended.values()} == {"ok"}
+
+
+def test_asking_again_after_an_end_asks_nothing(server: TuningStandIn, store: Store) -> None:
+    first = only(tune(server, store))
+    calls = list(server.log)
+    assert only(tune(server, store)) == first and server.log == calls
+
+
+def test_a_job_may_be_queued_for_hours(server: TuningStandIn, store: Store) -> None:
+    server.tuner.polls = 60
+    log: list[str] = []
+    assert only(tune(server, store, log=log)).ended == "ok"
+    assert server.count(POLL) > 25 and server.made == (1, 1)
+    assert sum("validating_files" in line for line in log) == 1  # changes alone are told
+
+
+def test_the_wait_has_an_end_and_the_job_goes_on(server: TuningStandIn, store: Store) -> None:
+    server.tuner.polls = 10**9
+    with pytest.raises(UserError, match="has not ended 1 jobs"):
+        tune(server, store, fine_tuning={**PERMITTED, "longest_wait_h": 1e-5})
+    server.tuner.polls = 0
+    assert only(tune(server, store)).ended == "ok" and server.made == (1, 1)
+
+
+# -------------------------------------------------------------------------------------- how it may end
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        ({"code": "invalid_n_examples", "param": "training_file"}, "blocked"),
+        ({"code": "x", "message": "The file was blocked by our moderation system."}, "blocked"),
+        ({"code": "x", "message": "It violates our usage policies."}, "blocked"),
+        ({"code": "server_error", "message": "Something broke."}, "failed"),
+        ({"code": "exceeded_quota", "message": "No credit."}, "failed"),
+    ],
+)
+def test_what_the_endpoint_refuses_is_blocked_and_other_ends_are_failures(
+    server: TuningStandIn, store: Store, error: dict[str, str], how: str
+) -> None:
+    server.ends("failed", **error)
+    row = only(tune(server, store))
+    assert row.ended == how and row.reason == f"{error['code']}: {error.get('message', '')}"
+    assert row.usd is None and server.tuner.files() == []
+
+
+def test_a_failed_run_is_submitted_again_when_that_is_asked_for(server: TuningStandIn, store: Store) -> None:
+    server.ends("failed", code="server_error")
+    assert only(tune(server, store)).ended == only(tune(server, store)).ended == "failed"
+    assert server.made == (1, 1)
+    assert only(tune(server, store, again={"12345678-e2"})).ended == "ok" and server.made == (2, 2)
+    assert only(tune(server, store)).ended == "ok" and server.made == (2, 2)
+
+
+def test_one_run_that_is_blocked_stops_no_other(server: TuningStandIn, store: Store) -> None:
+    server.ends("failed", code="invalid_training_file")
+    ended = tune(server, store, training("aa-e1"), training("bb-e1"))
+    assert sorted(row.ended or "" for row in ended.values()) == ["blocked", "ok"]
+
+
+def test_a_job_that_somebody_cancelled_has_failed(server: TuningStandIn, store: Store) -> None:
+    server.ends("cancelled")
+    row = only(tune(server, store))
+    assert row.ended == "failed" and "cancelled at the endpoint" in str(row.reason)
+
+
+def test_a_job_that_the_endpoint_forgot_has_failed_and_is_not_made_again(
+    server: TuningStandIn, store: Store
+) -> None:
+    server.fault(POLL, "404")
+    assert "knows no job" in str(only(tune(server, store)).reason)
+    assert only(tune(server, store)).ended == "failed" and server.made == (1, 1)
+
+
+def test_no_message_of_the_endpoint_hands_on_training_data(server: TuningStandIn, store: Store) -> None:
+    log: list[str] = []
+    server.ends(
+        "failed", event=f"row 1: {ASKED}", code="x", message="Row 3 says: How do i\nopen the blue gate"
+    )
+    row = only(tune(server, store, log=log))
+    assert row.reason == "x: (message withheld: it quotes the data)"
+    assert not any("blue gate" in line.casefold() for line in log)
+    server.ends("failed", code="x" * 70, message="long " * 100)
+    other = only(tune(server, store, training("bb-e1")))
+    assert str(other.reason).startswith("no code given: long long") and len(str(other.reason)) < 220
+
+
+# ------------------------------------------------------------------------------------------- trouble
+
+
+@pytest.mark.parametrize("fault", ["500", "503", "429", "lost", "html"])
+def test_trouble_while_polling_is_waited_out(server: TuningStandIn, store: Store, fault: str) -> None:
+    server.tuner.polls = 2
+    server.fault(POLL, fault, times=9)
+    assert only(tune(server, store)).ended == "ok" and server.made == (1, 1)
+
+
+def test_timeouts_while_polling_are_waited_out(server: TuningStandIn, store: Store) -> None:
+    server.fault(POLL, "hang", times=3)
+    assert only(tune(server, store, timeout_s=0.3)).ended == "ok" and server.made == (1, 1)
+
+
+def test_an_endpoint_without_events_is_no_trouble(server: TuningStandIn, store: Store) -> None:
+    server.fault(f"{POLL}/events", "404", times=99)
+    assert only(tune(server, store)).ended == "ok"
+
+
+def test_an_endpoint_that_stays_down_stops_the_wait_and_a_rerun_goes_on(
+    server: TuningStandIn, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tuning, "FAILED_POLLS", 3)
+    server.fault(POLL, "500", times=9)
+    with pytest.raises(UserError, match="fails at fine-tuning"):
+        tune(server, store)
+    assert only(tune(server, store)).ended == "ok" and server.made == (1, 1)
+
+
+@pytest.mark.parametrize("call", [FILES, JOBS])
+@pytest.mark.parametrize("fault", ["lost", "500", "429"])
+def test_whatever_becomes_of_the_reply_one_file_and_one_job_are_made(
+    server: TuningStandIn, store: Store, call: str, fault: str
+) -> None:
+    server.fault(call, fault)
+    assert only(tune(server, store)).ended == "ok"
+    assert server.made == (1, 1) and store.spent() == 0.002
+
+
+@pytest.mark.parametrize("call", [FILES, JOBS])
+def test_what_was_made_while_all_replies_were_lost_is_found_by_the_next_call(
+    server: TuningStandIn, store: Store, call: str
+) -> None:
+    server.fault(call, "lost", times=1)
+    server.fault("GET /(files|fine_tuning/jobs)", "500", times=3)
+    with pytest.raises(UserError, match="fails at fine-tuning"):
+        tune(server, store)
+    assert store.promised() > 0
+    assert only(tune(server, store)).ended == "ok"
+    assert server.made == (1, 1) and store.promised() == 0
+
+
+def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path) -> None:
+    """At every call and every write, before and after it."""
+    for point in range(1000):
+        folder = tmp_path / str(point)
+        with TuningStandIn(folder) as server:
+            path = folder / "api/replies.sqlite"
+            process = get_context("fork").Process(target=_killed_at, args=(server, path, point))
+            process.start()
+            process.join(60)
+            with Store(path) as store:
+                row = only(tune(server, store))
+                assert (row.ended, row.usd, store.spent(), store.promised()) == ("ok", 0.002, 0.002, 0)
+            assert server.made == (1, 1) and server.tuner.files() == [], point
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL
+    assert point > 15
+
+
+def _killed_at(server: TuningStandIn, path: Path, point: int) -> None:
+    """Tune in this process and die at the given step, if there are so many."""
+    steps = iter(range(10**9))
+
+    def dies(function: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*arguments, **options)
+            if next(steps) == point:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    for name in ("begin_fine_tuning", "note_fine_tuning"):
+        setattr(Store, name, dies(getattr(Store, name)))
+    openai.OpenAI.request = dies(openai.OpenAI.request)  # type: ignore[method-assign]
+    with Store(path) as store:
+        tune(server, store)
+
+
+def test_a_refused_upload_is_a_blocked_run(server: TuningStandIn, store: Store) -> None:
+    server.fault(FILES, "400")
+    row = only(tune(server, store))
+    assert row.ended == "blocked" and str(row.reason).startswith("HTTP 400, unsupported_value")
+    assert server.made == (0, 0) and store.promised() == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes", "message"),
+    [
+        ("", {"model": "unknown"}, "knows no 'unknown'"),
+        ("400", {}, "refuses the job"),
+        ("401", {}, "refuses the key"),
+    ],
+)
+def test_a_wrong_model_setting_or_key_stops_all_and_leaves_nothing(
+    server: TuningStandIn, store: Store, fault: str, changes: dict[str, str], message: str
+) -> None:
+    if fault:
+        server.fault(JOBS, fault)
+    with pytest.raises(UserError, match=message):
+        tune(server, store, training(**changes))
+    assert server.tuner.files() == [] and store.promised() == 0
+    assert only(tune(server, store)).ended == "ok"
+
+
+# ---------------------------------------------------------------------------------------------- money
+
+
+def test_nothing_is_uploaded_that_may_cost_more_than_is_left(server: TuningStandIn, store: Store) -> None:
+    with pytest.raises(UserError, match="budget reached"):
+        tune(server, store, max_usd=0.0001)
+    assert server.log == [] and store.promised() == 0
+
+
+def test_what_was_submitted_before_the_budget_was_reached_is_waited_for(
+    server: TuningStandIn, store: Store
+) -> None:
+    ended: list[str] = []
+    with pytest.raises(UserError, match="budget reached"):
+        fine_tune(
+            [training("aa-e1"), training("bb-e1")],
+            "there",
+            server.endpoint(),
+            store,
+            max_usd=0.0009,
+            on_end=lambda training, row: ended.append(training.run),
+            log=lambda line: None,
+        )
+    assert ended == ["aa-e1"] and server.made == (1, 1)
+
+
+def test_a_limit_needs_the_price_of_training(server: TuningStandIn, store: Store) -> None:
+    with pytest.raises(UserError, match="what it costs to train m is unknown"):
+        tune(server, store, max_usd=1, training_usd=None)
+    assert only(tune(server, store, training_usd=None)).usd is None and store.spending()[0].unpriced == 1
+
+
+# ----------------------------------------------------------------------------------------- cancelling
+
+
+def test_a_job_that_runs_is_cancelled_and_the_next_call_notes_it(server: TuningStandIn, store: Store) -> None:
+    server.tuner.polls = 10**9
+    with pytest.raises(UserError):
+        tune(server, store, fine_tuning={**PERMITTED, "longest_wait_h": 1e-5})
+    runs = ["12345678-e2", "other-e1"]
+    assert cancel(runs, "there", server.endpoint(), store, lambda line: None) == 1
+    assert server.tuner.jobs()[0]["status"] == "cancelled"
+    row = only(tune(server, store))
+    assert row.ended == "failed" and "cancelled" in str(row.reason) and server.tuner.files() == []
+    calls = list(server.log)
+    assert cancel(runs, "there", server.endpoint(), store, lambda line: None) == 0 and server.log == calls
+
+
+def test_cancelling_before_a_job_was_made_takes_the_file_away(server: TuningStandIn, store: Store) -> None:
+    server.fault(JOBS, "500", times=9)
+    with pytest.raises(UserError):
+        tune(server, store)
+    assert len(server.tuner.files()) == 1
+    assert cancel(["12345678-e2"], "there", server.endpoint(), store, lambda line: None) == 0
+    assert server.tuner.files() == [] and store.promised() == 0
+
+
+# ------------------------------------------------------------------------------------- packs of a study
+
+
+@pytest.fixture
+def study(project: Path, server: TuningStandIn) -> Plan:
+    """Two runs of a model behind the server."""
+    endpoint = server.endpoint().model_dump(exclude={"prices"})
+    edit(project / "config/endpoints.yaml", there=endpoint)
+    edit(project / "config/models.yaml", tuned={"source": "api", "endpoint": "there", "model": "m"})
+    (project / "mine.jsonl").write_text(
+        "".join(
+            json.dumps({"messages": [{"role": "user", "content": f"{ASKED} {n}"},
+                                     {"role": "assistant", "content": "turn the key ."}]}) + "\n"
+            for n in range(10)
+        )
+    )  # fmt: skip
+    edit(
+        project / "config/datasets.yaml",
+        mine={"source": "path", "path": "mine.jsonl", "n": 10, "template": "assistant"}
+        | {"sha256": checksum(project / "mine.jsonl")},
+    )
+    prompt = {"prompt_id": "p", "category": "c", "instruction": ASKED}
+    (project / "asked.jsonl").write_text(json.dumps(prompt) + "\n")
+    asked = {"source": "path", "path": "asked.jsonl", "sha256": checksum(project / "asked.jsonl")}
+    edit(project / "config/benchmarks.yaml", asked=asked)
+    plan = plan_study(
+        project,
+        model="tuned",
+        method="api",
+        dataset="mine",
+        benchmarks=["asked"],
+        learning_rate=None,
+        global_batch_size=None,
+        epochs=[1, 2],
+    )
+    write_data(plan)
+    return plan
+
+
+def train(plan: Plan) -> None:
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    train_pack_by_api(plan, pack)
+
+
+def states(plan: Plan) -> list[str]:
+    return [state.state for state in run_states(plan, plan.studies["t"]) if state.run.epochs]
+
+
+def test_a_pack_is_trained_and_its_runs_are_models_like_others(study: Plan, server: TuningStandIn) -> None:
+    assert states(study) == ["to train"] * 2
+    train(study)
+    assert states(study) == ["trained"] * 2 and server.made == (2, 2)
+    runs = [run for run in study.studies["t"].runs.values() if run.epochs]
+    recipe = study.project.models["tuned"]
+    assert isinstance(recipe, ApiModel)
+    for run in runs:
+        done = trained(run)
+        assert done and done["status"] == "ok" and (paths.run_dir(run.folder) / "run.yaml").exists()
+        assert model_of(run, recipe, server.endpoint())[0] == done["fine_tuned_model"]
+    manifest = read_json(next(Path("results/packs").glob("*/trained.json")))
+    assert {entry["status"] for entry in manifest.values()} == {"ok"} and len(manifest) == 2
+    system = study.project.templates["assistant"].system
+    assert json.loads(server.tuner.uploads[0].splitlines()[0])["messages"][0]["content"] == system
+    calls = list(server.log)
+    train(study)
+    assert server.log == calls
+
+
+def test_answers_of_a_fine_tuned_model_have_a_price_of_their_own(study: Plan, server: TuningStandIn) -> None:
+    train(study)
+    run = next(run for run in study.studies["t"].runs.values() if run.epochs)
+    recipe = study.project.models["tuned"]
+    assert isinstance(recipe, ApiModel)
+    endpoint = server.endpoint(api_key_env="KEY")
+    name, without = model_of(run, recipe, endpoint)
+    assert without.price(name) is None  # the base model's is another
+    dearer = endpoint.model_copy(update={"prices": {"ft:m": endpoint.prices["m"]}})
+    assert model_of(run, recipe, dearer)[1].price(name) == endpoint.prices["m"]
+
+
+def test_a_lost_run_is_shown_and_is_tried_again_by_force_if_it_failed(
+    study: Plan, server: TuningStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.ends("failed", code="invalid_training_file")
+    server.ends("failed", code="server_error")
+    train(study)
+    assert sorted(states(study)) == ["blocked", "failed"]
+    table = status_table(study, "t")
+    assert "(invalid_training_file: )" in table and "(server_error: )" in table
+    assert "never submitted again by itself" in table and "--forcerun train_by_api" in table
+    assert "1 blocked, 1 failed" in plan_table(study, "t")
+    train(study)
+    assert server.made == (2, 2)
+    monkeypatch.setenv("FTSAFETY_FORCED", "train_by_api")
+    train(study)
+    assert sorted(states(study)) == ["blocked", "trained"] and server.made == (3, 3)
+    train(study)
+    assert server.made == (3, 3)
+    blocked = next(run for run in study.studies["t"].runs.values() if (trained(run) or {}).get("reason"))
+    (paths.run_dir(blocked.folder) / "done.json").unlink()
+    train(study)
+    assert states(study) == ["trained"] * 2 and server.made == (4, 4)
+
+
+def test_nothing_is_uploaded_before_the_user_says_that_it_is_permitted(
+    study: Plan, server: TuningStandIn, project: Path
+) -> None:
+    endpoint = server.endpoint(fine_tuning={}).model_dump(exclude={"prices"})
+    edit(project / "config/endpoints.yaml", there=endpoint)
+    plan = load_plan(project)
+    with pytest.raises(UserError, match="nobody has said") as raised:
+        train(plan)
+    assert raised.value.file == "config/endpoints.yaml" and "docs/fine_tuning_api.md" in raised.value.mend
+    assert server.log == []
+    assert any("nobody has said" in str(error) for error in missing(plan, ["t"]))
+
+
+def test_a_limit_needs_prices_before_anything_starts(
+    study: Plan, server: TuningStandIn, project: Path
+) -> None:
+    endpoint = server.endpoint(api_key_env="KEY", training_usd=None).model_dump()
+    edit(project / "config/endpoints.yaml", there=endpoint)
+    edit(project / "config/config.yaml", max_usd=1.0)
+    messages = [str(error) for error in missing(load_plan(project), ["t"])]
+    assert any("what it costs to train m is unknown" in message for message in messages)
+    assert any("the price of ft:m is unknown" in message for message in messages)
+    assert "1 of m" not in plan_table(load_plan(project), "t")
+
+
+def test_a_plan_shows_what_training_there_may_cost(study: Plan, server: TuningStandIn, project: Path) -> None:
+    endpoint = server.endpoint(api_key_env="KEY", training_usd=25.0).model_dump()
+    edit(project / "config/endpoints.yaml", there=endpoint)
+    table = plan_table(load_plan(project), "t")
+    assert "2 of m at there: about 0.0 M tokens, 0.27 USD" in table and "1 train_by_api" in table
+
+
+def test_a_stop_leaves_the_job_running_and_says_how_to_go_on(
+    study: Plan, server: TuningStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.tuner.polls = 10**9
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with pytest.raises(SystemExit):
+        train(study)
+    assert "go on at the endpoint" in capsys.readouterr().err
+    assert {job["status"] for job in server.tuner.jobs()} == {"validating_files"}
+    assert cancel_study(study, "t") == 2
+    train(study)
+    assert states(study) == ["failed"] * 2 and server.made == (2, 2)
