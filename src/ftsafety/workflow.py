@@ -80,8 +80,10 @@ def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) ->
     if told := os.environ.get("FTSAFETY_STUDIES"):
         return Plan(project, told.split())
     parts = [Path(argument).parts for argument in arguments]
-    if names := sorted({part for path in parts for part in path} & project.studies.keys()):
-        return Plan(project, map(project.asked, names))
+    named = {path[0] for path in parts if len(path) == 1} & project.studies.keys()
+    of_files = {part for path in parts if len(path) > 1 for part in path} & project.studies.keys()
+    if names := {*map(project.asked, named), *of_files}:  # a file is the study's that it says
+        return Plan(project, sorted(names))
     packs = {path[path.index("packs") + 1] for path in parts if "packs" in path[:-1]}
     solo = (Plan(project, [name]) for name in project.studies) if packs else ()
     of_packs = next((plan for plan in solo if packs <= plan.packs.keys()), None)

@@ -270,6 +270,10 @@ def test_a_command_line_says_which_studies_are_planned(root: Path, monkeypatch: 
 
     assert planned("-n") == ["c"] and planned("b", "a") == ["a", "b"]
     assert planned("--cores", "2", "results/studies/b/report.html") == ["b"]
+    add_preset_study(root, "p", preset="one", variants={"two": {}})
+    settings |= {"preset": "two"}
+    assert planned("p") == ["p-two"] and planned("results/studies/p/report.html") == ["p"]
+    settings |= {"preset": None}
     (pack, *_) = load_plan(root, studies=["b"]).study_packs("b")
     assert planned(f"results/packs/{pack.id}/trained.json") == ["a" if pack.trains else "b"]
     assert planned("results/packs/x/trained.json") == ["c"]
