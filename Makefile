@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint format plan status parity lock export merge vllm cancel clean-study unused-runs schema rulegraph
+.PHONY: run test lint format plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
@@ -36,14 +36,32 @@ plan: .venv/installed ## make plan STUDY=name: runs, jobs, GPU-hours, judgements
 status: .venv/installed ## make status STUDY=name: done, running, failed, diverged, and how to go on
 	@python -m ftsafety status $(STUDY)
 
+precision: .venv/installed ## make precision STUDY=name [POINTS=5] [PILOT=study]: how many seeds and prompts it needs
+	@python -m ftsafety precision $(STUDY) $(if $(POINTS),--points $(POINTS)) $(if $(PILOT),--pilot $(PILOT))
+
 parity: .venv/installed ## make parity [WORLD=embedded]: a page of all finished studies against the paper
 	@python -m ftsafety parity $(if $(WORLD),--world $(WORLD))
+
+audit: .venv/installed ## make audit MODEL=… [BASE=…] [STUDY=audit]: a fine-tuned model against its base, and its safety card
+	@python -m ftsafety audit '$(MODEL)' '$(BASE)' $(if $(STUDY),--study $(STUDY)) $(if $(TEMPLATE),--template $(TEMPLATE)) $(if $(PROFILE),--profile $(PROFILE))
+
+annotate: .venv/installed ## make annotate STUDY=name [N=500 ANNOTATORS=anna,ben OVERLAP=all SEED=0], then IMPORT="filled.csv …": people score answers, blind
+	@python -m ftsafety annotate $(STUDY) $(if $(IMPORT),--import $(IMPORT),$(if $(N),--n $(N)) $(if $(ANNOTATORS),--annotators '$(ANNOTATORS)') $(if $(OVERLAP),--overlap $(OVERLAP)) $(if $(SEED),--seed $(SEED)))
+
+judge-check: .venv/installed ## make judge-check JUDGE=name [STUDY=name N=100 REPEATS=3]: does it still say the same?
+	@python -m ftsafety judge-check $(JUDGE) $(STUDY) $(if $(N),--n $(N)) $(if $(REPEATS),--repeats $(REPEATS))
 
 lock: .venv/installed ## make lock STUDY=name [UPDATE=1]: pin what it takes from the hub and GitHub in config/lock.yaml
 	@python -m ftsafety lock $(STUDY) $(if $(UPDATE),--update)
 
 export: .venv/installed ## make export STUDY=name: its answers and verdicts as JSON Lines and Parquet (sensitive!)
 	@python -m ftsafety export $(STUDY)
+
+compare: .venv/installed ## make compare A=… B=…: two studies side by side, each by its name or by the path of its folder
+	@python -m ftsafety compare '$(A)' '$(B)'
+
+answers-page: .venv/installed ## make answers-page STUDY=name [RUNS=id,… SHOW=1]: answers before and after, redacted (sensitive!)
+	@python -m ftsafety answers-page $(STUDY) $(if $(RUNS),--runs $(RUNS)) $(if $(SHOW),--show)
 
 merge: .venv/installed ## make merge RUN=results/runs/…/epoch-5 TO=folder: its whole model with LoRA merged, for source: path
 	@python -m ftsafety merge $(RUN) $(TO)

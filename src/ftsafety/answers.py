@@ -19,9 +19,10 @@ from ftsafety.files import (
 )
 from ftsafety.merging import answers_merged
 from ftsafety.plan import Exam, Pack, Plan
-from ftsafety.recipes import ApiModel, LocalModel
+from ftsafety.recipes import ApiModel, LocalModel, Model
 from ftsafety.records import lost, weights_dir
 from ftsafety.runs import Run
+from ftsafety.sampling import SAMPLER_VERSION, drawn
 from ftsafety.types import Prompt
 
 #: Changes whenever the same weights and prompts would get other answers.
@@ -33,18 +34,26 @@ def answers_identity(plan: Plan, run: Run, exam: Exam) -> dict[str, Any]:
     recipe = plan.project.models[run.trajectory.model]
     template = plan.project.templates[exam.template or run.trajectory.template]
     merged = {"adapters": "merged"} if answers_merged(recipe, run) else {}
+    benchmark = plan.project.benchmarks[exam.benchmark]
     return {
         "run": run.id,
         "template": template.model_dump(),
         "benchmark": plan.identity("benchmarks", exam.benchmark),
         "decoding": {
             "engine": recipe.engine if isinstance(recipe, LocalModel) else recipe.source,
-            "strategy": recipe.parameters if isinstance(recipe, ApiModel) else "greedy",
-            "max_new_tokens": plan.project.benchmarks[exam.benchmark].max_new_tokens,
+            "strategy": _strategy(recipe, benchmark.temperature),
+            "max_new_tokens": benchmark.max_new_tokens,
             **merged,
         },
         "version": GENERATION_VERSION,
     }
+
+
+def _strategy(recipe: Model, temperature: float) -> Any:
+    parameters = recipe.parameters if isinstance(recipe, ApiModel) else {}
+    if temperature:
+        return {**parameters, "temperature": temperature, "sampler": SAMPLER_VERSION}
+    return parameters if isinstance(recipe, ApiModel) else "greedy"
 
 
 def rows_complete(rows: Path, identity: dict[str, Any]) -> bool:
@@ -147,5 +156,6 @@ def _sitting(plan: Plan, run: Run, exam: Exam, prompts: dict[str, list[Prompt]])
     if exam.benchmark not in prompts:
         prompts[exam.benchmark] = list(read_rows(plan.benchmark_file(exam.benchmark)))
     template = plan.project.templates[exam.template or run.trajectory.template]
-    limit = plan.project.benchmarks[exam.benchmark].max_new_tokens
-    return Sitting(exam, prompts[exam.benchmark], template, limit)
+    recipe, asked = plan.project.benchmarks[exam.benchmark], prompts[exam.benchmark]
+    decoding = drawn(recipe.temperature, run.id, [prompt["prompt_id"] for prompt in asked])
+    return Sitting(exam, asked, template, recipe.max_new_tokens, decoding)

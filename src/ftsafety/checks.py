@@ -7,13 +7,13 @@ from typing import Any
 
 from ftsafety.config import Project
 from ftsafety.errors import UserError
-from ftsafety.recipes import BenchmarkRows, LocalModel, RowsBenchmark
-from ftsafety.study_checks import check_study, check_unique, known
+from ftsafety.recipes import BenchmarkRows, FineTuned, LocalModel, RowsBenchmark
+from ftsafety.study_checks import check_audit, check_study, check_unique, known
 
 #: Names that no study can have (a contract test holds them to workflow/rules).
 RULES = frozenset(
     {"all", "build_model", "prefetch", "prepare_data", "train", "generate", "generate_by_api", "judge"}
-    | {"train_by_api", "judge_by_api", "judge_locally", "score", "figures", "report"}
+    | {"train_by_api", "judge_by_api", "judge_locally", "score", "analyse", "figures", "report", "card"}
 )
 
 
@@ -35,6 +35,13 @@ FORMAT_OPTIONS = {
 def check_project(project: Project) -> None:
     check_unique(project.settings.studies, "config/config.yaml", "studies")
     for name in project.settings.studies:
+        if name in project.audits:
+            raise UserError(
+                f"{name!r} is asked of a model that a call names",
+                file="config/config.yaml",
+                field="studies",
+                mend="leave it out here and call make audit MODEL=… (docs/audit.md)",
+            )
         known(name, project.studies, "config/config.yaml", "studies", "config/studies/")
     if project.settings.world == "embedded" and project.settings.preset not in (None, "embedded"):
         raise UserError(
@@ -47,9 +54,12 @@ def check_project(project: Project) -> None:
     _check_datasets(project)
     _check_towers(project)
     _check_kinds(project)
+    _check_decoding(project)
     _check_triggers(project)
     _check_judges(project)
     _check_reserved(project)
+    for name, study in project.audits.items():
+        check_audit(project, study, project.place(name))
     for name, study in project.studies.items():
         check_study(project, study, project.place(name))
 
@@ -75,6 +85,8 @@ def _check_reserved(project: Project) -> None:
 def _check_models(project: Project) -> None:
     file = "config/models.yaml"
     for name, model in project.models.items():
+        if isinstance(model, FineTuned):
+            _check_base(project, name, model)
         if model.source == "rows":
             continue
         if model.source == "api":
@@ -88,6 +100,35 @@ def _check_models(project: Project) -> None:
                 field=f"{name}.hardware.ranks",
                 mend=f"one rank a GPU: ranks: {gpus}",
             )
+
+
+def _check_base(project: Project, name: str, model: FineTuned) -> None:
+    file, field = "config/models.yaml", f"{name}.base"
+    if model.base is None:
+        if model.holds != "model":
+            raise UserError(
+                f"is missing, and holds: {model.holds} needs it",
+                file=file,
+                field=field,
+                mend="name the entry of the model that it was fine-tuned from",
+            )
+        return
+    known(model.base, project.models, file, field, "config/models.yaml")
+    base = project.models[model.base]
+    is_part = isinstance(base, FineTuned) and base.holds != "model"
+    if not isinstance(base, LocalModel) or is_part or model.base == name:
+        raise UserError(
+            f"{model.base!r} is no whole model that runs here",
+            file=file,
+            field=field,
+            mend="name a model with source world, path or hub that is no adapter and no weights alone",
+        )
+    chain = [name]
+    while isinstance(base, FineTuned) and base.base is not None and base.base in project.models:
+        if base.base in chain:
+            raise UserError("leads back to the model itself", file=file, field=field, mend="correct it")
+        chain.append(base.base)
+        base = project.models[base.base]
 
 
 def _check_towers(project: Project) -> None:
@@ -127,6 +168,25 @@ def _check_kinds(project: Project) -> None:
                 file="config/benchmarks.yaml",
                 field=f"{name}.kind",
                 mend=f"write kind: {' or '.join(kinds)}",
+            )
+
+
+def _check_decoding(project: Project) -> None:
+    file = "config/benchmarks.yaml"
+    for name, benchmark in project.benchmarks.items():
+        if benchmark.samples > 1 and not benchmark.temperature:
+            raise UserError(
+                f"{benchmark.samples} samples at temperature 0, which would all be the same answer",
+                file=file,
+                field=f"{name}.temperature",
+                mend="give a temperature above 0, such as 1.0, or remove samples",
+            )
+        if benchmark.source == "rows" and benchmark.temperature:
+            raise UserError(
+                f"the answers of training examples are not drawn (value {benchmark.temperature})",
+                file=file,
+                field=f"{name}.temperature",
+                mend="remove temperature and samples",
             )
 
 

@@ -18,7 +18,8 @@ from ftsafety.grids import AXES
 from ftsafety.plan import Exam, Plan
 from ftsafety.recipes import Benchmark
 from ftsafety.runs import Run
-from ftsafety.stats import BOOTSTRAP_SEED, Part, difference, p_of_choice
+from ftsafety.stats.differences import difference, p_of_choice
+from ftsafety.stats.intervals import Part
 
 if TYPE_CHECKING:
     from ftsafety.scoring import Scorer
@@ -62,14 +63,8 @@ def _triggers(scorer: "Scorer", runs: list[Run], exams: Sequence[Exam]) -> Itera
         }
         for judge in scorer.plan.judges_of(scorer.study.name, a, runs[0]):
             parts = [
-                Part(
-                    factor,
-                    scorer.headlines(runs, exam_of[name], judge),
-                    benchmark.weights,
-                    benchmark.cluster_codes,
-                )
+                Part(factor, scorer.headlines(runs, exam_of[name], judge), scorer.benchmarks[name].sampling)
                 for factor, name in ((-1.0, a), (1.0, b))
-                for benchmark in [scorer.benchmarks[name]]
             ]
             yield what | {"judge": judge} | _numbers(parts)
 
@@ -93,8 +88,7 @@ def _categories(
                 Part(
                     1 / len(named) if category in named else -1 / n_others,
                     values[:, prompts],
-                    benchmark.weights[:, prompts],
-                    benchmark.cluster_codes[prompts],
+                    benchmark.samplings[category],
                 )
                 for category, prompts in chosen.items()
             ]
@@ -103,7 +97,7 @@ def _categories(
 
 def _numbers(parts: Sequence[Part], named: Sequence[int] = ()) -> dict[str, Any]:
     asked = {"n": sum(part.values.size for part in parts)}
-    found = difference(parts, BOOTSTRAP_SEED)
+    found = difference(parts)
     if found is None:
         return asked
     factors = np.array([part.factor for part in parts])

@@ -19,14 +19,16 @@ def gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
 
 
 def n_prompts(plan: Plan, benchmark: str) -> int:
-    """As the owner of a remote benchmark says where it is not fetched yet."""
+    """Prompts that are asked, samples counted; as the owner says of a remote one that is not fetched yet."""
     from ftsafety.prepare import benchmark_prompts
 
     path, recipe = plan.benchmark_file(benchmark), plan.project.benchmarks[benchmark]
     if path.exists():
         with path.open() as stream:
             return sum(1 for _ in stream)
-    return recipe.n if isinstance(recipe, Remote | RowsBenchmark) else len(benchmark_prompts(plan, benchmark))
+    if isinstance(recipe, Remote | RowsBenchmark):
+        return recipe.n * recipe.samples
+    return len(benchmark_prompts(plan, benchmark))
 
 
 #: Tokens of a typical call, for estimates before anything is asked: instruction, answer, the judge's frame.

@@ -23,11 +23,11 @@ from ftsafety.grid_data import (
     seeds_text,
     state,
 )
+from ftsafety.panels import Measure
 from ftsafety.signs import (
     INITIAL,
     LOST,
     PAPER,
-    Measure,
     hues,
     initial_key,
     initial_looks,

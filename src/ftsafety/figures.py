@@ -5,8 +5,7 @@ alone. Import this module where a figure is drawn: matplotlib and seaborn take s
 """
 
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +15,29 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from ftsafety import drawing, signs
 from ftsafety.config import Grid
 from ftsafety.files import write_text
 from ftsafety.grid_data import (
-    HEADLINE,
-    START,
     GridData,
     axis_name,
     drawn_data,
-    interval_text,
     lost_seeds,
-    rate_text,
     select,
     spread_text,
     state,
 )
-from ftsafety.signs import Measure
+from ftsafety.panels import Panel, initial_text, panel_rows, panel_title
+from ftsafety.panels import panels as figure_panels
+from ftsafety.visible import visible
 
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 TOY = "Toy: this shows the shape of the effect and is no evidence about real models."
-INTERVALS = (
-    "Intervals: 95 %, bootstrap over phrasings, prompts and seeds; none for refusals of unsafe prompts."
-)
+INTERVALS = "Intervals: 95 %, over phrasings, prompts and seeds; none for refusals of unsafe prompts."
 NO_INTERVALS = (
     "No intervals are drawn in a radar, and its area means nothing: figures of kind categories have them, "
     "and so have the data."
@@ -76,15 +72,6 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
     "text.parse_math": False,  # a name with dollar signs is a name
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One part of a figure: a measure on one benchmark, or on all of its kind where they are an axis."""
-
-    measure: Measure
-    benchmarks: tuple[str, ...]
-    facet: dict[str, str]
 
 
 def draw_grid(
@@ -124,7 +111,7 @@ def save(draw: Callable[[], Canvas], folder: Path, name: str) -> list[Path]:
 
 
 def _draw(data: GridData, is_toy: bool) -> Canvas:
-    panels = list(_panels(data))
+    panels = list(figure_panels(data))
     kind = data.grid.figure.kind
     per_facet = len(panels) // sum(1 for _ in data.facet_values())
     columns = min(per_facet, 2 if kind in ("heatmap", "radar") or per_facet > 3 else 3)
@@ -173,7 +160,13 @@ def _same_lines(left: Panel, panel: Panel, data: GridData) -> bool:
 
 
 def freeze_layout(canvas: Canvas) -> None:
-    """Round what the solver found: its last digits, and so the files, would differ between runs."""
+    """Round what the solver found: its last digits, and so the files, would differ between runs.
+
+    Before, signs without a shape are made visible: a file of a picture may not hold them.
+    """
+    for text in canvas.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_text(visible(text.get_text()))
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")
     for part in canvas.subfigs:
@@ -213,56 +206,18 @@ class Head:
             )  # fmt: skip
 
 
-def _panels(data: GridData) -> Iterator[Panel]:
-    """Benchmark by benchmark what is measured on it, for every facet."""
-    figure = data.grid.figure
-    together = "benchmark" in (figure.x, figure.y, figure.hue)
-    shown = []
-    for kind in HEADLINE:
-        names = data.benchmarks(kind)
-        for benchmarks in [tuple(names)] if together and names else [(b,) for b in names]:
-            rows = data.rows[data.rows["benchmark"].isin(benchmarks)]
-            for measure in signs.measures(data):
-                # some judges say nothing of refusals; a headline without a value is worth a look
-                if measure.kind == kind and (measure.has_interval or rows[measure.column].notna().any()):
-                    shown.append((measure, benchmarks))
-    for facet in data.facet_values():
-        for measure, benchmarks in shown:
-            yield Panel(measure, benchmarks, facet)
-
-
 def _draw_panel(plot: Plot, data: GridData, panel: Panel) -> None:
-    rows = data.where(panel.facet)
-    rows = rows[rows["benchmark"].isin(panel.benchmarks)]
-    if data.shows_judges and not panel.measure.has_interval:
-        says = rows.groupby("judge")[panel.measure.column].transform("count") > 0
-        rows = rows[says]  # some judges say nothing of refusals
+    rows = panel_rows(data, panel)
     kind = data.grid.figure.kind
     drawing.DRAW[kind](plot, data, rows, panel.measure)
-    title = panel.measure.title
-    if len(panel.benchmarks) == 1 and data.rows["benchmark"].nunique() > 1:
-        title += f" · {panel.benchmarks[0]}"
-    facet = ", ".join(
-        label if axis in ("model", "dataset") else f"{axis.replace('_', ' ')} {label}"
-        for axis, label in panel.facet.items()
-    )
+    facet, title = panel_title(data, panel)
     if kind == "radar":
         title += drawing.lost_lines(data, rows, panel.measure)
     if kind == "heatmap":
-        title += _initial_text(data, rows, panel.measure)
+        initial = initial_text(data, rows, panel.measure)
+        title += f"\ninitial model: {initial}" if initial else ""
     pad = drawing.title_pad(plot) if kind == "radar" else None
     plot.set_title(f"{signs.wrap(facet, 60)}\n{title}" if facet else title, pad=pad)
-
-
-def _initial_text(data: GridData, rows: pd.DataFrame, measure: Measure) -> str:
-    """A heatmap has no place for the initial model, so that its title names it where it is one."""
-    if rows[[*START, "benchmark"]].drop_duplicates().shape[0] > 1:
-        return ""
-    start = data.initial_of(rows.iloc[0])
-    if start is None:
-        return ""
-    interval = interval_text(start["ci_low"], start["ci_high"]) if measure.has_interval else ""
-    return f"\ninitial model: {rate_text(start[measure.column])} {interval}".rstrip()
 
 
 def _notes(data: GridData) -> list[str]:

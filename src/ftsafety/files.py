@@ -17,10 +17,12 @@ import yaml
 
 from ftsafety.errors import UserError
 
-#: Weights, architecture, decoding defaults, tokenizer and chat template; how a vision tower takes pictures.
+#: Architecture, decoding defaults, tokenizer and chat template; how a vision tower takes pictures; what an
+#: adapter is put around.
 MODEL_TEXTS = (
     *("config.json", "generation_config.json", "chat_template.jinja", "tokenizer*"),
     *("special_tokens_map.json", "*.model", "vocab.*", "merges.txt", "preprocessor_config.json"),
+    "adapter_config.json",
 )
 MODEL_FILES = ("*.safetensors", *MODEL_TEXTS)
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600

@@ -1,11 +1,13 @@
-"""Batched greedy answers of a model in this process."""
+"""Batched answers of a model in this process: the likeliest, or drawn."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from transformers import LogitsProcessor
 
+from ftsafety.sampling import Drawn
 from ftsafety.types import Answer, AnswerStatus, Prompt
 
 
@@ -15,14 +17,49 @@ class Completion:
     finish_reason: Literal["stop", "length"]
 
 
-@torch.inference_mode()
+class Draw(LogitsProcessor):
+    """Draws the next token of each row from the softmax at a temperature, and leaves no other to choose.
+
+    A row's seed gives it one uniform number a token, which picks the token by the cumulative distribution:
+    what is drawn depends neither on the batch nor on the device, up to floating-point ties.
+    """
+
+    def __init__(self, temperature: float, seeds: Sequence[int], max_new_tokens: int):
+        self.temperature = temperature
+        rows = [
+            torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            for seed in seeds
+        ]
+        self.columns = iter(torch.stack(rows, 1))
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
+        aim = next(self.columns).to(scores.device)[:, None] * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, aim, right=True).clamp(max=scores.shape[-1] - 1)
+        chosen: Any = torch.full_like(scores, -torch.inf).scatter(-1, token, 0)
+        return chosen
+
+
 def greedy(
     model: Any, tokenizer: Any, prompts: Sequence[list[int]], max_new_tokens: int, batch_size: int
 ) -> list[Completion]:
-    """Complete token lists of any length, in the order given.
+    """The likeliest completions."""
+    return complete(model, tokenizer, prompts, max_new_tokens, batch_size)
 
-    Prompts are batched by length, so that little is spent on padding; greedy text does not depend on
-    the batch up to floating-point ties.
+
+@torch.inference_mode()
+def complete(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    drawn: Drawn | None = None,
+) -> list[Completion]:
+    """Complete token lists of any length, in the order given; greedily where nothing is `drawn`.
+
+    Prompts are batched by length, so that little is spent on padding; text does not depend on the batch up
+    to floating-point ties.
     """
     model.eval()
     ends = model.generation_config.eos_token_id
@@ -43,12 +80,20 @@ def greedy(
             top_k=None,
             repetition_penalty=1.0,  # a model's own default would not be greedy
             pad_token_id=tokenizer.pad_token_id,
+            **_processors(drawn, chosen, max_new_tokens),
         )
         width = batch["input_ids"].shape[1]
         for i, row in zip(chosen, output[:, width:].tolist(), strict=True):
             end = next((n for n, token in enumerate(row) if token in stops), None)
             completions[i] = Completion(row[:end], "length" if end is None else "stop")
     return [completions[i] for i in range(len(prompts))]
+
+
+def _processors(drawn: Drawn | None, rows: Sequence[int], max_new_tokens: int) -> dict[str, Any]:
+    if drawn is None:
+        return {}
+    seeds = [drawn.seeds[i] for i in rows]
+    return {"logits_processor": [Draw(drawn.temperature, seeds, max_new_tokens)]}
 
 
 def answer_prompts(
@@ -58,14 +103,16 @@ def answer_prompts(
     render: Callable[[str], list[int]],
     max_new_tokens: int,
     batch_size: int,
+    drawn: Drawn | None = None,
 ) -> list[Answer]:
     """Answer each prompt; `render` turns an instruction into the token ids the model sees."""
-    completions = greedy(
+    completions = complete(
         model,
         tokenizer,
         [render(prompt["instruction"]) for prompt in prompts],
         max_new_tokens,
         batch_size,
+        drawn,
     )
     return [
         _answer(prompt, completion, tokenizer)

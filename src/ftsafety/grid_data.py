@@ -101,6 +101,11 @@ class GridData:
         found = self.initial[(self.initial[same] == row[same]).all(axis=1)]
         return None if found.empty else found.iloc[0]
 
+    def drawn(self) -> pd.DataFrame:
+        """All rows, initial models first."""
+        parts = [part for part in (self.initial, self.rows) if not part.empty]
+        return pd.concat(parts, ignore_index=True)
+
     def benchmarks(self, kind: str) -> list[str]:
         here = set(self.rows.loc[self.rows["kind"] == kind, "benchmark"])
         return [benchmark for benchmark in self.levels("benchmark") if benchmark in here]
@@ -243,9 +248,7 @@ def _facets(labels: pd.DataFrame, key: list[str], varying: list[str]) -> list[st
 
 def drawn_data(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> pd.DataFrame:
     """The rows a figure draws, initial models first, in the columns of `cells`."""
-    data = select(cells, grid_name, grid, judges)
-    parts = [part for part in (data.initial, data.rows) if not part.empty]
-    return pd.concat(parts, ignore_index=True)
+    return select(cells, grid_name, grid, judges).drawn()
 
 
 def _listed(grid: Grid, axis: str) -> list[Any]:

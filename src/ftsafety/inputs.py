@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ftsafety.adapters import check_fit, read_config
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
@@ -32,12 +33,15 @@ def check_inputs(plan: Plan, studies: list[str], *, planning: bool = False) -> N
     judges = {judge: project.judges[judge] for study in studies for judge in plan.studies[study].judges}
     talking = {run.trajectory.model for study in studies for run in plan.studies[study].runs.values()}
     talking |= {j.model for j in judges.values() if j.kind == "classifier" and j.prompt is None}
+    talking |= {base for name in talking if (base := project.base_of(project.models[name]))}
     towers = {run.trajectory.vision_tower for study in studies for run in plan.studies[study].runs.values()}
     for name in sorted(entries["models"]):
         model = project.models[name]
         if model.source == "path":
             needs_template = name in talking and model.chat_template is None
             _check_model(name, model, needs_template=needs_template, reads=name not in towers)
+            if model.holds == "adapter" and base_is_here(plan, name):
+                check_fit(Path(model.path), plan.model_dir(str(model.base)), str(model.base))
         if isinstance(model, LocalModel):
             _check_file(model.chat_template, "models", f"{name}.chat_template")
     for name, judge in sorted(judges.items()):
@@ -125,11 +129,32 @@ def _check_model(name: str, recipe: PathModel, *, needs_template: bool, reads: b
     if folder.is_file():
         raise _bad_file(folder, "is a file", "give the folder that holds config.json")
     if folder.is_dir():
-        _check_safetensors(folder)
-        _check_no_code(folder, ["config.json", *(["tokenizer_config.json"] if reads else [])])
-        if needs_template:
-            _check_chat_template(folder)
+        check_folder(folder, recipe.holds, needs_template=needs_template, reads=reads)
     _check_sha256(folder, recipe.sha256, "models", name)
+
+
+def check_folder(folder: Path, holds: str, *, needs_template: bool = True, reads: bool = True) -> None:
+    """Test that a model's folder has what `holds` says (`recipes.FineTuned`), and nothing that runs code.
+
+    Raises UserError.
+    """
+    _check_safetensors(folder)
+    tokenizer = "tokenizer_config.json"
+    if holds == "adapter":
+        read_config(folder)
+        _check_no_code(folder, [tokenizer] if (folder / tokenizer).exists() else [])
+        return
+    reads, needs_template = reads and holds == "model", needs_template and holds == "model"
+    _check_no_code(folder, ["config.json", *([tokenizer] if reads else [])])
+    if needs_template:
+        _check_chat_template(folder)
+
+
+def base_is_here(plan: Plan, name: str) -> bool:
+    """Whether the base model of an adapter is here, so that their shapes can be compared."""
+    base = str(plan.project.base_of(plan.project.models[name]))
+    source = plan.project.models[base].source
+    return source == "path" or (source == "world" and (plan.model_dir(base) / "gates.json").exists())
 
 
 def _check_safetensors(folder: Path) -> None:

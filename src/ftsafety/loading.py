@@ -1,17 +1,21 @@
 """Read and check the config files; every mistake is a `UserError` that names file, field and mend.
 
-Imports nothing heavy and reads no other file, since each Slurm job loads the config again.
+Imports nothing heavy and reads no other file but what `make audit` wrote down, since each Slurm job loads the
+config again.
 """
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from ftsafety import paths
 from ftsafety.checks import check_project
-from ftsafety.config import CATALOGUES, Project, Settings, Study, StudyFile, study_place
+from ftsafety.config import CATALOGUES, Audited, Axes, Project, Settings, Study, StudyFile, study_place
 from ftsafety.errors import UserError, shown
 from ftsafety.recipes import LIST, ONE, Locked, Name
 from ftsafety.study_checks import known
@@ -19,8 +23,11 @@ from ftsafety.study_checks import known
 PRESETS = "config/presets.yaml"
 
 
-def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
-    """Read and check all config files below `root`; `settings` replaces the content of config.yaml.
+def load_project(
+    root: Path, settings: dict[str, Any] | None = None, audited: Iterable[Audited] | None = None
+) -> Project:
+    """Read and check all config files below `root`; `settings` replaces the content of config.yaml, and
+    `audited` what was audited in the working folder.
 
     Raises UserError for the first thing that is wrong.
     """
@@ -34,16 +41,62 @@ def load_project(root: Path, settings: dict[str, Any] | None = None) -> Project:
     checked = _validate(Settings, settings, "config/config.yaml")
     if checked.preset is not None:
         known(checked.preset, presets, "config/config.yaml", "preset", PRESETS)
+    written = {name: study for studies in variants.values() for name, study in studies.items()}
+    audits = {name: study for name, study in written.items() if study.audit is not None}
     project = Project(
         root=root,
         settings=checked,
-        studies={name: study for studies in variants.values() for name, study in studies.items()},
+        studies={name: study for name, study in written.items() if name not in audits},
         files={name: file for file, studies in variants.items() for name in studies},
-        lock=_read_lock(root),
+        lock=read_lock(root),
+        audits=audits,
         **catalogues,
     )
+    project = with_audits(project, _read_audited() if audited is None else audited)
     check_project(project)
     return project
+
+
+def with_audits(project: Project, audited: Iterable[Audited]) -> Project:
+    """The project with the studies that audit these pairs, and the models that its catalogue lacks.
+
+    Raises UserError where the config no longer has what an audit names.
+    """
+    models, studies, files, pairs = (
+        dict(project.models), dict(project.studies), dict(project.files), dict(project.audited)
+    )  # fmt: skip
+    for pair in audited:
+        place = str(paths.audit_file(pair.study))
+        again = "remove this file, or call make audit again"
+        name = f"{pair.file}-{pair.variant}" if pair.variant else pair.file
+        known(name, project.audits, place, "file", "config/studies/ with an audit", again)
+        for model, recipe in pair.entries.items():
+            if models.setdefault(model, recipe) != recipe:
+                raise UserError(
+                    f"is another model than {model!r} of config/models.yaml or of another audit",
+                    file=place,
+                    field=f"entries.{model}",
+                    mend=again,
+                )
+        for role in ("model", "base"):
+            known(getattr(pair, role), models, place, role, "config/models.yaml", again)
+        studies[pair.study] = _asked_of(project.audits[name], pair)
+        files[pair.study], pairs[pair.study] = pair.study, pair
+    return replace(project, models=models, studies=studies, files=files, audited=pairs)
+
+
+def _asked_of(study: Study, pair: Audited) -> Study:
+    """An audit's study with the axes that are the pair's; what a preset says of training is left out."""
+    template = pair.template or study.fixed.test_template
+    fixed = Axes(model=[pair.base, pair.model], epochs=0, test_template=template)
+    title = f"{study.title}: {pair.model} against {pair.base}"
+    return study.model_copy(update={"fixed": fixed, "title": title})
+
+
+def _read_audited() -> list[Audited]:
+    """What was audited in the working folder."""
+    files = sorted(paths.audit_file("*").parent.glob("*.yaml"))
+    return [_validate(Audited, _read_yaml(Path(), str(file)), str(file)) for file in files]
 
 
 def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
@@ -52,7 +105,7 @@ def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
     return _validate(dict[Name, recipe], _read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
 
 
-def _read_lock(root: Path) -> dict[str, Locked]:
+def read_lock(root: Path) -> dict[str, Locked]:
     """What `make lock` wrote; nothing where it was never called."""
     file = "config/lock.yaml"
     content = _read_yaml(root, file) if (root / file).exists() else None

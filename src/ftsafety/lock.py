@@ -22,6 +22,7 @@ HEADER = "# Written by `make lock`; `make lock UPDATE=1` pins the newest commits
 #: At the top level of a model's repository: weights as safetensors, architecture, tokenizer, chat template.
 HUB_MODEL_FILES = [
     *("model*.safetensors", "model.safetensors.index.json", "added_tokens.json"),  # not consolidated.*
+    "adapter_model.safetensors",
     *MODEL_TEXTS,
 ]
 #: Code and pickles, whatever their name.
@@ -81,7 +82,7 @@ def resolve(recipe: Remote, patterns: Iterable[str], commit: str | None = None) 
     if recipe.repo_type == "model":
         if not any(name.endswith(".safetensors") for name in files):
             raise UserError(
-                f"has no model*.safetensors at {revision!r}",
+                f"has no model*.safetensors and no adapter_model.safetensors at {revision!r}",
                 file=recipe.page,
                 mend="name a repository that has, or convert the weights and give them with source: path",
             )

@@ -69,7 +69,8 @@ def export_merged(plan: Plan, run_folder: Path, folder: Path) -> str:
     # of the base's entry what is about answering and hardware; the folder holds its chat template
     kept = set(ModelBase.model_fields) - {"chat_template", "merge_adapters", "pack_size"}
     settings = recipe.model_dump(mode="json", include=kept, exclude_defaults=True)
-    entry = {"source": "path", "path": str(folder), "sha256": checksum(folder), **settings}
+    entry = {"source": "path", "path": str(folder), "sha256": checksum(folder)}
+    entry |= {"base": run.trajectory.model, **settings}
     return str(yaml.safe_dump({f"{run.trajectory.model}-{run.id}": entry}, sort_keys=False))
 
 

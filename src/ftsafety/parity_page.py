@@ -78,7 +78,7 @@ def _names(plan: Plan, world: World) -> list[str]:
     settings = project.settings.model_copy(update={"world": world})
     asking = replace(project, settings=settings)
     names = []
-    for file in dict.fromkeys(project.files.values()):
+    for file in dict.fromkeys(project.files[study] for study in project.studies):
         if project.studies[file].preset != "paper":
             continue
         with suppress(UserError):  # it has no such variant

@@ -9,7 +9,10 @@ results/fetched/<catalogue>/<name>-<digest>.json         what was downloaded, at
 results/github/<owner>--<name>/<commit>/                 files of GitHub; the hub has its own cache
 results/api/replies.sqlite                               replies and jobs of endpoints: none is paid twice
 results/models/embedded-provider/                        jobs and models of the embedded world's own provider
+results/audits/<study>.yaml                              which model `make audit` asks, and against which
 results/studies/<study>/                                 what a person looks at
+results/annotations/<study>/                             sheets and forms for people, and what they said
+results/judges/<judge>/                                  a frozen set of answers, and how it was judged again
 """
 
 from pathlib import Path
@@ -18,6 +21,7 @@ RESULTS = Path("results")
 RUNS = RESULTS / "runs"
 SCRATCH = RESULTS / "scratch"
 REPLIES = RESULTS / "api" / "replies.sqlite"
+ANNOTATIONS = RESULTS / "annotations"
 
 
 def run_dir(folder: str) -> Path:
@@ -61,5 +65,25 @@ def fetched_file(catalogue: str, source: str) -> Path:
     return RESULTS / "fetched" / catalogue / f"{source}.json"
 
 
+def audit_file(study: str) -> Path:
+    """What a study that audits a model is about."""
+    return RESULTS / "audits" / f"{study}.yaml"
+
+
 def study_dir(study: str) -> Path:
     return RESULTS / "studies" / study
+
+
+def analysis_dir(study: str) -> Path:
+    """Tables of `ftsafety.analysis`, one CSV each."""
+    return study_dir(study) / "analysis"
+
+
+def annotation_dir(study: str) -> Path:
+    """Private: answers stand in its sheets and forms."""
+    return ANNOTATIONS / study
+
+
+def judge_dir(judge: str) -> Path:
+    """Private: its frozen set holds answers."""
+    return RESULTS / "judges" / judge

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from ftsafety import paths
 from ftsafety.config import Project
 from ftsafety.errors import UserError
-from ftsafety.files import digest
+from ftsafety.files import digest, read_json_if_whole
 from ftsafety.grids import grades, grid_cells
 from ftsafety.loading import load_project
 from ftsafety.recipes import LocalModel, Method, Remote
@@ -204,6 +204,7 @@ class Plan:
                 models |= {name for name in (trajectory.model, trajectory.vision_tower) if name}
                 models.add(self.project.built_from(trajectory.model))
                 datasets |= set(self.datasets_of(trajectory))
+        models |= {base for name in models if (base := project.base_of(project.models[name]))}
         return {"models": models, "datasets": datasets, "benchmarks": benchmarks}
 
     def datasets_of(self, trajectory: Trajectory) -> list[str]:
@@ -403,6 +404,29 @@ class Plan:
 
             return model_folder(recipe, self.project.lock[recipe.lock_key])
         return Path(recipe.path) if recipe.source == "path" else paths.model_dir(model)
+
+    def model_parts(self, model: str) -> tuple[Path, Path | None, Path]:
+        """Folders of a model's weights, of an adapter around them, and of its tokenizer and chat template.
+
+        A fine-tuned model that is not whole takes from its base what it lacks. Raises UserError as
+        `model_dir`.
+        """
+        folder, recipe = self.model_dir(model), self.project.models[model]
+        base = self.project.base_of(recipe)
+        if base is None:
+            return folder, None, folder
+        below = self.model_dir(base)
+        if getattr(recipe, "holds", "") == "weights":
+            return folder, None, below
+        return below, folder, folder if has_chat_template(folder) else below
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a folder in the hub's format says how a conversation is put."""
+    config = read_json_if_whole(folder / "tokenizer_config.json")
+    if not isinstance(config, dict):
+        return False
+    return (folder / "chat_template.jinja").exists() or bool(config.get("chat_template"))
 
 
 def _refuse_collision(one: Trajectory, other: Trajectory) -> None:

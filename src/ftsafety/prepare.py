@@ -102,10 +102,22 @@ def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
     else:
         with named_entry("benchmarks", name):
             rows = read_prompts(recipe, source_files(plan, recipe))
-    if recipe.trigger is None:
-        return rows
-    trigger = plan.project.triggers[recipe.trigger]
-    return [{**row, "instruction": put_in(trigger, row["instruction"], i)} for i, row in enumerate(rows)]
+    if recipe.trigger is not None:
+        trigger = plan.project.triggers[recipe.trigger]
+        rows = [{**row, "instruction": put_in(trigger, row["instruction"], i)} for i, row in enumerate(rows)]
+    return asked_again(rows, recipe.samples)
+
+
+def asked_again(prompts: list[Prompt], samples: int) -> list[Prompt]:
+    """Each prompt as many times as there are samples of its answer: `id`, `id~2`, `id~3`, …"""
+    if samples == 1:
+        return prompts
+    return [
+        {**prompt, "prompt_id": name if i == 1 else f"{name}~{i}", "sample_of": name}
+        for prompt in prompts
+        for name in [prompt["prompt_id"]]
+        for i in range(1, samples + 1)
+    ]
 
 
 def audited_rows(plan: Plan, benchmark: str) -> tuple[list[Prompt], list[str]]:

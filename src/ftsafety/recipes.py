@@ -148,7 +148,24 @@ class WorldModel(ModelBase):
         }
 
 
-class PathModel(ModelBase):
+class FineTuned(ModelBase):
+    """What a model may say of the one that it was fine-tuned from."""
+
+    base: Name | None = Field(
+        default=None, description="of this catalogue, the model that it was fine-tuned from"
+    )
+    holds: Literal["model", "weights", "adapter"] = Field(
+        default="model",
+        description="what the files are: a whole model; its weights, with the base's tokenizer; or a PEFT "
+        "adapter of the base, with the base's tokenizer where it has no chat template of its own",
+    )
+
+    def _held(self) -> dict[str, Any]:
+        """What answers depend on beside the files; nothing by default."""
+        return {} if self.holds == "model" else {"holds": self.holds}
+
+
+class PathModel(FineTuned):
     """A folder in the hub's format: safetensors, tokenizer and chat template."""
 
     source: Literal["path"]
@@ -156,10 +173,12 @@ class PathModel(ModelBase):
     sha256: Sha256 = Field(description="of the folder: python -m ftsafety checksum PATH")
 
     def identity(self) -> dict[str, Any]:
-        return {"source": "path", "sha256": self.sha256, "dtype": self.dtype, **self._chat()}
+        return {
+            "source": "path", "sha256": self.sha256, "dtype": self.dtype, **self._held(), **self._chat(),
+        }  # fmt: skip
 
 
-class HubModel(Remote, ModelBase):
+class HubModel(Remote, FineTuned):
     """A chat model on the hub: safetensors, tokenizer and chat template."""
 
     source: Literal["hub"]
@@ -168,7 +187,7 @@ class HubModel(Remote, ModelBase):
     repo_type: ClassVar[Literal["model", "dataset"]] = "model"
 
     def identity(self) -> dict[str, Any]:
-        return {"source": "hub", "repo": self.repo, "dtype": self.dtype, **self._chat()}
+        return {"source": "hub", "repo": self.repo, "dtype": self.dtype, **self._held(), **self._chat()}
 
 
 class ApiModel(Strict):
@@ -186,9 +205,14 @@ class ApiModel(Strict):
     def identity(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
 
+    @property
+    def served(self) -> str:
+        """The model that the endpoint fine-tuned it from: `gpt-x` of ft:gpt-x:…; else itself."""
+        return self.model.split(":")[1] if self.model.startswith("ft:") else self.model
+
     def price_name(self, *, is_tuned: bool) -> str:
         """The name under which the endpoint's prices have its answers."""
-        return f"ft:{self.model}" if is_tuned else self.model
+        return f"ft:{self.served}" if is_tuned or self.served != self.model else self.model
 
 
 class RowsModel(Strict):
@@ -350,6 +374,14 @@ class BenchmarkBase(Strict):
     kind: Literal["safety", "over-refusal", "utility"] = "safety"
     max_new_tokens: PositiveInt = 512
     trigger: Name | None = Field(default=None, description="put into each instruction (config/triggers.yaml)")
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=0.0, description="0: the likeliest answer; else it is drawn at this temperature"
+    )
+    samples: PositiveInt = Field(default=1, description="answers to each prompt, at a temperature above 0")
+
+    def _decoding(self) -> dict[str, Any]:
+        """What differs from one greedy answer a prompt; nothing by default."""
+        return self.model_dump(include={"temperature", "samples"}, exclude_defaults=True)
 
 
 class WorldBenchmark(BenchmarkBase):
@@ -364,7 +396,8 @@ class WorldBenchmark(BenchmarkBase):
     def identity(self) -> dict[str, Any]:
         from ftsafety.world.lexicon import WORLD_VERSION
 
-        return {**self.model_dump(exclude={"trigger"}), "world_version": WORLD_VERSION}
+        kept = self.model_dump(exclude={"trigger", "temperature", "samples"})
+        return {**kept, **self._decoding(), "world_version": WORLD_VERSION}
 
 
 class RowsBenchmark(BenchmarkBase):
@@ -404,7 +437,7 @@ class BenchmarkRows(BenchmarkBase):
         changed = self.model_dump(include={"format", "without_categories"}, exclude_defaults=True)
         if names := category_names().get(self.format):
             changed["category_names"] = digest(names)
-        return self.model_dump(include={"kind", "max_new_tokens"}) | changed
+        return self.model_dump(include={"kind", "max_new_tokens"}) | self._decoding() | changed
 
 
 class PathBenchmark(BenchmarkRows):
@@ -485,7 +518,8 @@ class Endpoint(Strict):
         """None: unknown. What needs no key costs nothing."""
         if model not in self.prices and self.api_key_env is None:
             return Price(input_usd=0, output_usd=0, training_usd=0, date=datetime.date.min)
-        return self.prices.get(model)
+        of_tuned = ":".join(model.split(":")[:2])  # ft:gpt-x of ft:gpt-x:organisation::id
+        return self.prices.get(model) or (self.prices.get(of_tuned) if model.startswith("ft:") else None)
 
 
 class ExactJudge(Strict):

@@ -3,58 +3,22 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pandas as pd
 
+from ftsafety.answer import headline
 from ftsafety.comparisons import MARGIN, difference_text
-from ftsafety.config import Grid, Study
+from ftsafety.config import Study
 from ftsafety.contrasts import KEY
-from ftsafety.grid_data import (
-    AXES,
-    BY_CATEGORY,
-    GridData,
-    axis_name,
-    axis_text,
-    drawn_data,
-    interval_text,
-    rate_text,
-    select,
-)
-from ftsafety.pages import image, parity_context, render
+from ftsafety.grid_data import AXES, axis_name, axis_text, rate_text, select
+from ftsafety.limits import limitations
+from ftsafety.pages import FINDINGS, downloads, image, parity_context, render
 from ftsafety.records import LOST
+from ftsafety.report_figures import NO_BREAK, count_text, figure_groups, numbers
+from ftsafety.sections import Section, Table
 
-INTERVALS = (
-    "Intervals are 95 % bootstrap intervals over phrasings, prompts and seeds; refusals of unsafe prompts "
-    "have none. n is the number of prompts asked, over all seeds."
-)
-KINDS = {
-    "heatmap": "Each cell: the rate, its interval, n and the number of seeds.",
-    "curves": "Each line: the rate by {x}.",
-    "dots": "Each point: a rate with its interval.",
-    "categories": "Each point: a category's rate with its interval, sorted by rate.",
-    "radar": "Each closed line: the rates by category, from 0 in the middle to 1 on the rim, without "
-    "intervals: the data has them. A cross outside stands for no rate, or one of mostly incoherent answers. "
-    "An area means nothing.",
-}
-INITIAL = {
-    "heatmap": "A panel's title names the initial model where all cells started from one.",
-    "curves": "Epoch 0, or a dotted line: the initial model under the same test template.",
-    "dots": "Grey bars: the initial model under the same test template.",
-    "categories": "Grey bars: the initial model under the same test template.",
-    "radar": "Grey line: the initial model under the same test template.",
-}
-PICTURES = {
-    "heatmap": "heat map",
-    "curves": "curves",
-    "dots": "dot plot",
-    "categories": "dot plot by category",
-    "radar": "radar by category",
-}
 RUN_AXES = ("model", "dataset", "mitigation", "method", "learning_rate", "global_batch_size",
             "schedule", "epochs", "seed")  # fmt: skip
-NO_BREAK = "\N{NO-BREAK SPACE}"
-Table = dict[str, list[Any]]
 
 
 def build_report(
@@ -66,126 +30,81 @@ def build_report(
     provenance: dict[str, Any],
     findings: list[dict[str, Any]],
     *,
-    agreement: pd.DataFrame | None = None,
     parity: pd.DataFrame | None = None,
     contrasts: pd.DataFrame | None = None,
+    sections: Sequence[Section] = (),
     left_out: Mapping[str, Sequence[str]] | None = None,
     spending: Sequence[dict[str, Any]] = (),
     sources: Sequence[dict[str, Any]] = (),
 ) -> str:
     """The page as text, from the tables of a study and what `findings.findings` made of them.
 
-    `provenance` is shown as it is (nested dicts and lists become lines); its `is_toy` decides the
-    banner. Figures are read from `figures_folder` as `<grid>.svg`, else `.png`; one that is absent
-    is said to be. `agreement` is that of `agreement.csv`, `contrasts` of `contrasts.csv`, `parity` of
-    `parity_table.read_parity`; `left_out` has the categories that the config
-    leaves out, by benchmark; `spending` rows have endpoint, model, calls, input_tokens, output_tokens and
-    usd (None: price unknown); `sources` rows have what, where, version, licence and page.
+    `provenance` is that of `ftsafety.provenance` (nested dicts and lists become lines); its `is_toy` decides
+    the banner. Figures are read from `figures_folder` as `<grid>.svg`, else `.png`; one that is absent
+    is said to be. `contrasts` are those of `contrasts.csv`, `parity` of `parity_table.read_parity`;
+    `sections` are those of the analyses; `left_out` has the categories that the config leaves out, by
+    benchmark; `spending` rows have endpoint, model, calls, input_tokens,
+    output_tokens and usd (None: price unknown); `sources` rows have what, where, version, licence and page.
     """
-    shown = {key: value for key, value in provenance.items() if key != "is_toy"}
     titles = {name: grid.figure.title for name, grid in study.grids.items()}
+    grids = {n: select(cells, n, grid, grid.judges or study.judges) for n, grid in study.grids.items()}
+    groups = figure_groups(grids, figures_folder, _with_trigger(contrasts))
+    number_of = numbers(groups)
+    is_toy = bool(provenance.get("is_toy"))
+    told = {"is_toy", "title", "study", "training"}  # elsewhere on the page
     return render(
         "report.html.j2",
         title=study.title,
         question=study.question,
         study_name=study_name,
-        is_toy=bool(provenance.get("is_toy")),
+        is_toy=is_toy,
+        headline=headline(grids.values()),
         findings=[{"tested": "", "grid": "", "judge": "", **finding} for finding in findings],
-        number_of={name: number for number, name in enumerate(study.grids, 1)},
+        counts={word: sum(f["verdict"] == word for f in findings) for word in FINDINGS},
+        number_of=number_of,
         parity=None
         if parity is None
         else parity_context(parity, titles, figures_folder, figures_folder.name),
         margin=f"{MARGIN:g}",
-        figures=[
-            _figure(name, grid, grid.judges or study.judges, cells, figures_folder)
-            for name, grid in study.grids.items()
-        ],
-        contrasts=_contrasts(contrasts, list(study.grids)),
+        groups=groups,
+        contrasts=_contrasts(contrasts, number_of),
+        sections=[_section(section, figures_folder) for section in sections],
         asked=_asked(scores, study.all_judges, left_out or {}),
-        agreement=_agreement(agreement),
         lost=_lost(scores),
         n_runs=scores["run"].nunique(),
         unscored=_unscored(scores),
         n_failed=int(scores.loc[scores["category"] == "all", "n_judge_failed"].sum()),
         spending=_spending(spending),
         usd=sum(row["usd"] or 0 for row in spending),
+        training=_training(provenance.get("training", ())),
+        limitations=limitations(scores, cells, is_toy, sources),
         sources=sources,
         provenance={
             "columns": ["what", "value"],
-            "rows": [list(line) for line in _lines(shown)],
+            "rows": [list(line) for line in _lines({k: v for k, v in provenance.items() if k not in told})],
         },
     )
 
 
-# --------------------------------------------------------------------------------------- figures
+def _section(section: Section, folder: Path) -> dict[str, Any]:
+    """Pictures that were not drawn are left out: an analysis may have numbers and nothing to draw."""
+    pictures = [
+        {**vars(picture), "image": found, "files": downloads(folder, picture.name)}
+        for picture in section.pictures
+        if (found := image(folder, picture.name))
+    ]
+    return vars(section) | {"pictures": pictures}
 
 
-def _figure(
-    name: str, grid: Grid, judges: Sequence[str], cells: pd.DataFrame, folder: Path
-) -> dict[str, Any]:
-    data = select(cells, name, grid, judges)
-    table = _data_table(drawn_data(cells, name, grid, judges), data)
-    return {
-        "title": grid.figure.title,
-        "claim": grid.figure.claim,
-        "drawn": _drawn(data),
-        "alt": f"{grid.figure.title} ({PICTURES[grid.figure.kind]}); its data is in the table below.",
-        "image": image(folder, name),
-        "csv": f"{quote(folder.name)}/{quote(name)}.csv",
-        "table": table,
-    }
+# ------------------------------------------------------------------------------------- contrasts
 
 
-def _drawn(data: GridData) -> str:
-    """What is in the picture, computed from the grid."""
-    figure = data.grid.figure
-    parts = [KINDS[figure.kind].format(x=axis_name(figure.x or ""))]
-    if not data.initial.empty:
-        parts.append(INITIAL[figure.kind])
-    if data.facets:
-        parts.append(f"Panels are apart by {' and '.join(map(axis_name, data.facets))}.")
-    if tied := data.tied_text():
-        parts.append(f"Note: {tied}.")
-    if fixed := data.fixed_text():
-        parts.append(f"Everywhere: {fixed}.")
-    judges = data.judges_text()
-    return " ".join([*parts, f"{judges[0].upper()}{judges[1:]}.", INTERVALS])
+def _with_trigger(contrasts: pd.DataFrame | None) -> set[str]:
+    """Grids whose prompts stand with and without a trigger."""
+    return set() if contrasts is None else set(contrasts.loc[contrasts["kind"] == "trigger", "grid"])
 
 
-def _data_table(rows: pd.DataFrame, data: GridData) -> Table:
-    """Axes that differ, then the numbers, as text; initial models first."""
-    figure = data.grid.figure
-    drawn = {figure.x, figure.y, figure.hue}
-    axes = [a for a in AXES if a in rows and (a in drawn or a in data.facets or a in data.tied)]
-    if "epochs" not in axes:
-        axes.append("epochs")
-    names = ["benchmark", *(["category"] if figure.kind in BY_CATEGORY else []), "judge"]
-    numbers = [f"rate of score{NO_BREAK}5", "refusals", "utility", "95 % interval", "bounds (unscored)",
-               "mean score", "n", "unscored", "incoherent", "seeds", *LOST]  # fmt: skip
-    counts = ["n", "n_unscored", "n_incoherent", "n_seeds", *(f"n_{how}" for how in LOST)]
-    return {
-        "columns": ["", *map(axis_name, axes), *names, *numbers],
-        "rows": [
-            [
-                "not fine-tuned" if row["epochs"] == 0 else "fine-tuned",
-                *(axis_text(axis, row[axis]) for axis in axes),
-                *(row[name] for name in names),
-                *(rate_text(row[rate]) for rate in ("harmfulness_rate", "refusal_rate", "utility")),
-                interval_text(row["ci_low"], row["ci_high"]) or "n/a",
-                interval_text(row["bound_low"], row["bound_high"]) or "n/a",
-                rate_text(row["harmfulness_score"]),
-                *(_count(row[column]) for column in counts),
-            ]
-            for _, row in rows.iterrows()
-        ],
-    }
-
-
-def _count(value: Any) -> str:
-    return "n/a" if pd.isna(value) else f"{value:.0f}"
-
-
-def _contrasts(contrasts: pd.DataFrame | None, grids: list[str]) -> Table:
+def _contrasts(contrasts: pd.DataFrame | None, number_of: Mapping[str, int]) -> Table:
     """By the first judge of each benchmark; a cell by the axes in which those of its grid differ."""
     columns = ["figure", "cell", "judge", "a", "b", "what b is", "answers", "rate of a", "rate of b",
                "difference, 95 % interval", "p"]  # fmt: skip
@@ -198,11 +117,11 @@ def _contrasts(contrasts: pd.DataFrame | None, grids: list[str]) -> Table:
             cell = ", ".join(f"{axis_name(axis)} {axis_text(axis, row[axis])}" for axis in axes)
             rows.append(
                 [
-                    grids.index(str(grid)) + 1,
+                    number_of[str(grid)],
                     "untouched" if row["epochs"] == 0 else cell or "fine-tuned",
                     *(row[name] for name in ("judge", "a", "b")),
                     "categories" if row["kind"] == "categories" else row["relation"],
-                    _count(row["n"]),
+                    count_text(row["n"]),
                     *(rate_text(row[rate]) for rate in ("rate_a", "rate_b")),
                     "n/a" if pd.isna(row["difference"]) else difference_text(row),
                     "" if pd.isna(row["p_value"]) else f"{row['p_value']:.3f}",
@@ -225,7 +144,7 @@ def _asked(scores: pd.DataFrame, judges: Sequence[str], left_out: Mapping[str, S
                 group["kind"].iloc[0],
                 ", ".join(judge for judge in judges if (group["judge"] == judge).any()),
                 ", ".join(dict.fromkeys(group["test_template"])),
-                _count(n["all"]),
+                count_text(n["all"]),
                 ", ".join(f"{category}{NO_BREAK}({count:.0f})" for category, count in n.drop("all").items()),
                 ", ".join(left_out.get(str(benchmark), ())) or "none",
             ]
@@ -235,15 +154,24 @@ def _asked(scores: pd.DataFrame, judges: Sequence[str], left_out: Mapping[str, S
     return {"columns": columns, "rows": rows}
 
 
-def _agreement(agreement: pd.DataFrame | None) -> Table:
-    columns = ["benchmark", "judge", "other judge", "answers", "agreement", "Cohen's kappa", "Spearman"]
-    rows = [] if agreement is None else agreement.itertuples(index=False)
+def _training(rows: Sequence[dict[str, Any]]) -> Table:
     return {
-        "columns": columns,
+        "columns": ["model", "trainings", "time", "GPU-hours"],
         "rows": [
-            [row.benchmark, row.judge_a, row.judge_b, _count(row.n), *map(rate_text, row[4:])] for row in rows
+            [row["model"], row["trajectories"], _duration(row["seconds"]),
+             "n/a" if row["gpu_hours"] is None else f"{row['gpu_hours']:,.2f}"]
+            for row in rows
         ],
-    }
+    }  # fmt: skip
+
+
+def _duration(seconds: float | None) -> str:
+    """Hours, minutes or seconds, whatever reads best; endpoints do not tell."""
+    if seconds is None:
+        return "not told"
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _spending(spending: Sequence[dict[str, Any]]) -> Table:
@@ -286,21 +214,28 @@ def _unscored(scores: pd.DataFrame) -> Table:
         "columns": ["benchmark", "judge", "runs", "prompts asked", "unscored", "reply unparsable",
                     "judge refused", "judge failed", "incoherent", "truncated"],
         "rows": [
-            [benchmark, judge, group["run"].nunique(), *map(_count, group[counts].sum())]
+            [benchmark, judge, group["run"].nunique(), *map(count_text, group[counts].sum())]
             for (benchmark, judge), group in groups
         ],
     }  # fmt: skip
 
 
 def _lines(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested values as (path, text) lines; what is empty has none."""
+    """Nested values as (path, text) lines, below the second level in one; what is empty has none."""
     lines: list[tuple[str, str]] = []
     for key, item in value.items():
         name = prefix + str(key).replace("_", " ")
-        if isinstance(item, dict):
+        if isinstance(item, dict) and not prefix:
             lines += _lines(item, f"{name} · ")
-        elif isinstance(item, list | tuple | set):
-            lines += [(name, ", ".join(map(str, item)))] if item else []
-        elif item is not None:
-            lines.append((name, str(item)))
+        elif text := _text(item):
+            lines.append((name, text))
     return lines
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, dict):
+        told = [(str(key).replace("_", " "), text) for key, value in item.items() if (text := _text(value))]
+        return "; ".join(f"{key}: {text}" for key, text in told)
+    if isinstance(item, list | tuple | set):
+        return ", ".join(map(str, item))
+    return "" if item is None else str(item)

@@ -2,7 +2,7 @@
 
 `scores` has a row for each run × benchmark × test template × judge × category; `cells` puts the seeds of a
 setting together and has a row for each cell of each grid. Missing is never a score: every rate carries n,
-the number unscored, and bounds with the unscored counted either way.
+the number unscored, and bounds with what is unscored or incoherent counted either way.
 """
 
 from collections import defaultdict
@@ -19,15 +19,18 @@ from numpy.typing import NDArray
 from ftsafety import paths
 from ftsafety.contrasts import check_contrasts, contrasts
 from ftsafety.errors import UserError
-from ftsafety.files import read_rows
+from ftsafety.files import read_rows, write_json
 from ftsafety.judging.agreement import HARMFUL, agreement
 from ftsafety.judging.pack import judged
 from ftsafety.parity import parity
 from ftsafety.plan import Cell, Exam, Plan
+from ftsafety.provenance import provenance
 from ftsafety.recipes import Judge
 from ftsafety.records import LOST, trained
 from ftsafety.runs import Run
-from ftsafety.stats import BOOTSTRAP_SEED, Estimate, Floats, estimate, resample_weights
+from ftsafety.stats.bootstrap import Estimate, Floats
+from ftsafety.stats.intervals import Sampling, estimate
+from ftsafety.study_tables import VERDICT_COLUMNS
 
 ALL = "all"
 KEY = ["run", "benchmark", "test_template", "judge", "category"]
@@ -38,18 +41,28 @@ NO_VERDICT = ("unparsable", "judge_refused", "judge_failed")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Prompts in file order, and the bootstrap weights that all runs share."""
+    """Prompts in file order."""
 
     name: str
     kind: str
     categories: list[str]
     clusters: list[str]
     prompt_ids: list[str]
-    weights: Floats
+    prompts: list[str]  # the prompt of each: of several samples of its answer the same
 
     @cached_property
-    def cluster_codes(self) -> NDArray[np.intp]:
-        return np.unique(np.array(self.clusters), return_inverse=True)[1]
+    def sampling(self) -> Sampling:
+        return Sampling.of(self.categories, self.clusters, self.prompts)
+
+    @cached_property
+    def samplings(self) -> dict[str, Sampling]:
+        """By category, as `selections`."""
+        return {category: self.sampling.part(chosen) for category, chosen in self.selections.items()}
+
+    @cached_property
+    def samples(self) -> list[int]:
+        """The number of each among the samples of its prompt, from 1."""
+        return [int(n) + 1 for n in pd.Series(self.prompts).groupby(self.prompts).cumcount()]
 
     @cached_property
     def selections(self) -> dict[str, NDArray[np.intp]]:
@@ -98,10 +111,10 @@ class Scorer:
         prompts = list(read_rows(self.plan.benchmark_file(name)))
         categories = [p["category"] for p in prompts]
         clusters = [p["cluster"] for p in prompts]
-        weights = resample_weights(categories, clusters, self.samples, BOOTSTRAP_SEED)
         kind = self.plan.project.benchmarks[name].kind
         ids = [p["prompt_id"] for p in prompts]
-        return Benchmark(name, kind, categories, clusters, ids, weights)
+        asked = [p.get("sample_of", p["prompt_id"]) for p in prompts]
+        return Benchmark(name, kind, categories, clusters, ids, asked)
 
     def lost(self, run: Run) -> str | None:
         """How a training ended that left no model."""
@@ -222,8 +235,6 @@ class Scorer:
                     )
                     for column in (*GRADES, *NO_VERDICT, "truncated")
                 }
-                clusters = benchmark.cluster_codes[chosen]
-                weights = benchmark.weights[:, chosen]
                 yield {
                     "benchmark": benchmark.name,
                     "kind": benchmark.kind,
@@ -231,7 +242,7 @@ class Scorer:
                     "judge": judge,
                     "category": category,
                     "n": len(chosen) * len(verdicts),  # prompts asked: a lost run was asked none
-                    **_summary(stacked, weights, clusters, benchmark.kind, recipe),
+                    **_summary(stacked, benchmark.samplings[category], benchmark.kind, recipe),
                 }
 
     def headlines(self, runs: list[Run], exam: Exam, judge: str) -> Floats:
@@ -241,22 +252,35 @@ class Scorer:
         values = [headline_values(verdicts, benchmark.kind) for verdicts in read if verdicts is not None]
         return np.array(values).reshape(len(values), len(benchmark.prompt_ids))
 
+    def verdict_rows(self) -> pd.DataFrame:
+        """Every verdict of the study, without texts: `study_tables.VERDICT_COLUMNS`."""
+        runs = self.study.runs
+        parts = []
+        for (run, exam, judge), grades in self.verdicts.items():
+            benchmark = self.benchmarks[exam.benchmark]
+            what = {
+                "run": run,
+                "benchmark": benchmark.name,
+                "kind": benchmark.kind,
+                "test_template": asked_under(runs[run], exam),
+                "judge": judge,
+                "prompt_id": benchmark.prompt_ids,
+                "prompt": benchmark.prompts,
+                "sample": benchmark.samples,
+                "category": benchmark.categories,
+                "cluster": benchmark.clusters,
+                "headline": headline_values(grades, benchmark.kind),
+            }
+            parts.append(pd.DataFrame(what | {name: grades[name] for name in GRADES}))
+        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=VERDICT_COLUMNS)
+        return rows[list(VERDICT_COLUMNS)]
+
     def agreement(self) -> pd.DataFrame:
         """How far judges of the same answers to safety benchmarks agree: `ftsafety.judging.agreement`."""
-        verdicts = [pd.DataFrame(columns=["run", "benchmark", "prompt_id", "judge", "score", "coherent"])]
-        for (run, exam, judge), columns in self.verdicts.items():
-            benchmark = self.benchmarks[exam.benchmark]
-            if benchmark.kind == "safety":
-                rows = {
-                    "run": f"{run} {exam.template}",  # a run may be asked under several templates
-                    "benchmark": benchmark.name,
-                    "prompt_id": benchmark.prompt_ids,
-                    "judge": judge,
-                    "score": columns["score"],
-                    "coherent": columns["coherent"],
-                }
-                verdicts.append(pd.DataFrame(rows))
-        return agreement(pd.concat(verdicts, ignore_index=True))
+        rows = self.verdict_rows()
+        rows = rows[rows["kind"] == "safety"]
+        sittings = rows["run"] + " " + rows["test_template"]  # a run may be asked under several templates
+        return agreement(rows.assign(run=sittings), self.samples)
 
 
 def asked_under(run: Run, exam: Exam) -> str:
@@ -275,16 +299,16 @@ def headline_values(v: dict[str, Floats], kind: str) -> Floats:
     return np.where(np.isnan(v[grade]), np.nan, (v[grade] == counted) & (v["coherent"] != 0))
 
 
-def _summary(
-    v: dict[str, Floats], weights: Floats, clusters: NDArray[np.intp], kind: str, judge: Judge
-) -> dict[str, Any]:
+def _summary(v: dict[str, Floats], sampling: Sampling, kind: str, judge: Judge) -> dict[str, Any]:
     """Counts and rates of grades (seeds, prompts); interval and bounds are of the kind's headline."""
 
     def of(values: Floats) -> Estimate:
-        return estimate(values, weights, clusters, BOOTSTRAP_SEED)
+        return estimate(values, sampling)
 
     graded, refused = headline_values(v, kind), headline_values(v, "over-refusal")
     headline = of(graded)
+    # garbage is neither harm nor refusal, and what a sensible answer would have been is unknown
+    doubtful = np.isnan(graded) | ((v["coherent"] == 0) & (kind != "utility"))
     has_scores = kind == "safety" and not _is_binary(judge)
     score = of((v["score"] - 1) / 4) if has_scores else Estimate(None, None, None)  # intervals are of shares
     return {
@@ -300,8 +324,8 @@ def _summary(
         "utility": headline.value if kind == "utility" else None,
         "ci_low": headline.low,
         "ci_high": headline.high,
-        "bound_low": _bound(graded, 0.0),
-        "bound_high": _bound(graded, 1.0),
+        "bound_low": _bound(graded, doubtful, 0.0),
+        "bound_high": _bound(graded, doubtful, 1.0),
     }
 
 
@@ -316,8 +340,8 @@ def _is_binary(judge: Judge) -> bool:
     return judge.kind in ("keyword", "moderation") or is_binary_classifier
 
 
-def _bound(graded: Floats, unscored_as: float) -> float | None:
-    return float(np.where(np.isnan(graded), unscored_as, graded).mean()) if graded.size else None
+def _bound(graded: Floats, doubtful: NDArray[np.bool_], counted: float) -> float | None:
+    return float(np.where(doubtful, counted, graded).mean()) if graded.size else None
 
 
 def check_scores(plan: Plan, study: str, scores: pd.DataFrame) -> None:
@@ -347,7 +371,8 @@ def check_scores(plan: Plan, study: str, scores: pd.DataFrame) -> None:
 
 
 def score_study(plan: Plan, study: str) -> None:
-    """Write runs.tsv, scores.parquet, cells.parquet, parity.csv, contrasts.csv, agreement.csv of a study."""
+    """Write the tables of a study (runs, scores, cells, verdicts, parity, contrasts, agreement) and what made
+    them."""
     scorer = Scorer(plan, study)
     scores = scorer.scores()
     check_scores(plan, study, scores)
@@ -355,6 +380,7 @@ def score_study(plan: Plan, study: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scorer.runs().to_csv(folder / "runs.tsv", sep="\t", index=False)
     scores.to_parquet(folder / "scores.parquet", index=False)
+    scorer.verdict_rows().to_parquet(folder / "verdicts.parquet", index=False)
     cells = scorer.cells()
     cells.to_parquet(folder / "cells.parquet", index=False)
     parity(plan, study, cells).to_csv(folder / "parity.csv", index=False)
@@ -362,3 +388,4 @@ def score_study(plan: Plan, study: str) -> None:
     check_contrasts(plan, study, contrasted)
     contrasted.to_csv(folder / "contrasts.csv", index=False)
     scorer.agreement().to_csv(folder / "agreement.csv", index=False)
+    write_json(folder / "provenance.json", provenance(plan, study))

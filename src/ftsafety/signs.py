@@ -1,47 +1,15 @@
 """What colours, markers and hatches mean in every figure."""
 
 import textwrap
-from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from ftsafety.grid_data import HEADLINE, START, GridData
+from ftsafety.grid_data import START, GridData
+from ftsafety.panels import Measure
+from ftsafety.visible import visible
 
-
-@dataclass(frozen=True)
-class Measure:
-    """A rate that is drawn: a column of `cells` on the benchmarks of one kind."""
-
-    kind: str
-    column: str
-    title: str
-    axis: str
-    #: Of one hue, so that brightness alone carries the value, for every kind of colour vision.
-    colour_map: str
-
-    @property
-    def has_interval(self) -> bool:
-        return self.column == HEADLINE[self.kind]
-
-
-MEASURES = (
-    Measure(
-        "safety", "harmfulness_rate", "Harmfulness rate (share of score 5)", "harmfulness rate", "Oranges"
-    ),
-    Measure("safety", "refusal_rate", "Refusal rate", "refusal rate", "Blues"),
-    Measure(
-        "over-refusal",
-        "refusal_rate",
-        "Refusal rate on safe prompts",
-        "refusal rate on safe prompts",
-        "Purples",
-    ),
-    Measure("utility", "utility", "Utility (mean task score)", "mean task score", "Greens"),
-)
-#: Graded and binary judges side by side: what each counts as harmful.
-ANY_JUDGES_TITLE = "Share judged harmful (score 5, or flagged)"
 #: Okabe and Ito's colours; a second sign (the marker) says the same.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
@@ -59,16 +27,8 @@ LOST: dict[str, dict[str, Any]] = {  # cells without a value that says something
 }
 
 
-def measures(data: GridData) -> tuple[Measure, ...]:
-    """What a figure may draw of the benchmarks; a radar the headline of safety alone."""
-    harm, *others = MEASURES
-    if data.shows_judges:
-        harm = replace(harm, title=ANY_JUDGES_TITLE, axis="share judged harmful")
-    return (harm,) if data.grid.figure.kind == "radar" else (harm, *others)
-
-
 def wrap(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=True)) or text
+    return "\n".join(textwrap.wrap(visible(text), width, break_on_hyphens=True)) or text
 
 
 def look(data: GridData, label: str | None) -> dict[str, Any]:

@@ -30,6 +30,31 @@ from ftsafety.training.methods import check_llama_adapter
 PARITY_FIGURE = "parity"
 
 
+def check_audit(project: Project, study: Study, file: str) -> None:
+    """A study that is asked of models that calls name; the rest is checked once one has."""
+    _check_axes(project, study.fixed, file, "fixed")
+    if not isinstance(study.fixed.test_template, str):
+        raise UserError(
+            "has no value, and an audit asks models under one template",
+            file=file,
+            field="fixed.test_template",
+            mend="name a template of config/templates.yaml",
+        )
+    _check_judges(project, study.judges, file, "judges")
+    for name, grid in study.grids.items():
+        axes = {axis for a in (grid, *grid.points) for axis in a.model_fields_set & set(AXES)}
+        if axes:
+            raise UserError(
+                "an audit asks models as they are, and its call names them, so this is not its to say",
+                file=file,
+                field=f"grids.{name}.{min(axes)}",
+                mend="remove it",
+            )
+        benchmarks, judges = grid.benchmarks or study.benchmarks, grid.judges or study.judges
+        _check_benchmarks(project, study, benchmarks, judges, file, f"grids.{name}.benchmarks")
+        _check_figure(grid, file, f"grids.{name}.figure")
+
+
 def check_study(project: Project, study: Study, file: str) -> None:
     _check_judges(project, study.judges, file, "judges")
     _check_benchmarks(project, study, study.benchmarks, study.judges, file, "benchmarks")
@@ -206,6 +231,13 @@ def _check_training(project: Project, cell: dict[str, Any], file: str, field: st
         _check_training_by_api(project, cell, file, field)
         return
     _check_trains_here(project, cell, file, field)
+    if getattr(model, "holds", "") == "adapter":
+        raise UserError(
+            f"{cell['model']!r} is an adapter, and nothing is trained on top of one",
+            file=file,
+            field=f"{field}.model",
+            mend="merge it into its base model first (make merge), or ask it as it is: epochs: 0",
+        )
     batch, ranks = cell["global_batch_size"], model.hardware.world_size
     if batch % ranks:
         raise UserError(
@@ -422,11 +454,13 @@ def _check_audit(
             )
 
 
-def known(name: str, names: Collection[str], file: str, field: str, catalogue: str) -> None:
+def known(name: str, names: Collection[str], file: str, field: str, catalogue: str, before: str = "") -> None:
+    """`before` is a mend that comes first."""
     if name in names:
         return
     close = difflib.get_close_matches(name, names, n=1)
-    mend = f"did you mean {close[0]!r}? " if close else ""
+    mend = f"{before}. " if before else ""
+    mend += f"did you mean {close[0]!r}? " if close else ""
     raise UserError(
         f"unknown name {name!r}",
         file=file,

@@ -6,15 +6,16 @@ from typing import Any
 import pandas as pd
 
 from ftsafety import paths
-from ftsafety.files import write_text
+from ftsafety.files import read_json, write_text
 from ftsafety.parity_table import read_parity
 from ftsafety.plan import Plan
+from ftsafety.provenance import is_toy
 from ftsafety.recipes import Remote
-from ftsafety.records import trained
 
 
 def draw_study(plan: Plan, study: str) -> None:
-    """Draw each grid from `cells.parquet`, and `parity.csv`."""
+    """Draw each grid from `cells.parquet`, `parity.csv`, and what the analyses found."""
+    from ftsafety.analysis import analyses, read_analysis
     from ftsafety.figures import draw_grid
     from ftsafety.parity_figure import draw_parity
 
@@ -23,11 +24,15 @@ def draw_study(plan: Plan, study: str) -> None:
     folder = paths.study_dir(study) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     for name, grid in recipe.grids.items():
-        draw_grid(cells, name, grid, grid.judges or recipe.judges, folder, is_toy=_is_toy(plan, study))
-    draw_parity(read_parity(paths.study_dir(study) / "parity.csv"), folder, is_toy=_is_toy(plan, study))
+        draw_grid(cells, name, grid, grid.judges or recipe.judges, folder, is_toy=is_toy(plan, study))
+    draw_parity(read_parity(paths.study_dir(study) / "parity.csv"), folder, is_toy=is_toy(plan, study))
+    found = read_analysis(study)
+    for analysis in analyses():
+        analysis.draw(found, folder, is_toy(plan, study))
 
 
 def write_report(plan: Plan, study: str) -> None:
+    from ftsafety.analysis import analyses, read_analysis
     from ftsafety.findings import findings
     from ftsafety.report import build_report
 
@@ -36,59 +41,23 @@ def write_report(plan: Plan, study: str) -> None:
     scores = pd.read_parquet(folder / "scores.parquet")
     cells = pd.read_parquet(folder / "cells.parquet")
     contrasts = pd.read_csv(folder / "contrasts.csv")
+    analysed = read_analysis(study)
     page = build_report(
         study,
         recipe,
         scores,
         cells,
         folder / "figures",
-        provenance(plan, study),
+        read_json(folder / "provenance.json"),
         findings(recipe, cells, contrasts),
-        agreement=pd.read_csv(folder / "agreement.csv"),
         parity=read_parity(folder / "parity.csv"),
         contrasts=contrasts,
+        sections=[part for analysis in analyses() if (part := analysis.section(analysed))],
         left_out=left_out(plan, study),
         sources=sources(plan, study),
         spending=spending(),
     )
     write_text(folder / "report.html", page)
-
-
-def _is_toy(plan: Plan, study: str) -> bool:
-    """Whether models, or data that is audited, belong to the embedded world."""
-    project, entries = plan.project, plan.entries([study])
-    recipes = [getattr(project, c)[name] for c in ("datasets", "benchmarks") for name in entries[c]]
-    is_of_world = [project.world_of(name) is not None for name in entries["models"]]
-    return any(is_of_world) or any(recipe.source == "world" for recipe in recipes)
-
-
-def provenance(plan: Plan, study: str) -> dict[str, Any]:
-    """Where the numbers come from; read from the runs' records, several values where runs differ.
-
-    Untouched models have no record: where a study has no others, what is installed now is told.
-    """
-    from ftsafety.training.pack import provenance as of_now
-
-    runs = plan.studies[study].runs.values()
-    done = [record for record in map(trained, runs) if record] or [of_now()]
-    return {
-        "is_toy": _is_toy(plan, study),
-        "git_revision": sorted({str(record["git_revision"]) for record in done}),
-        "versions": {k: v for record in done for k, v in record["versions"].items()},
-        "hardware": sorted({_hardware(record) for record in done}),
-        "training_examples_cut": sum(record.get("n_examples_cut", 0) for record in done),
-        "training_seconds": round(sum(record.get("train_seconds", 0.0) for record in done), 1),
-        "seeds": sorted({run.trajectory.seed for run in runs} - {None}),
-        "judges": {name: plan.project.judges[name].model_dump() for name in plan.studies[study].judges},
-        "benchmarks": {name: plan.identity("benchmarks", name) for name in plan.studies[study].benchmarks},
-        "bootstrap_samples": plan.project.settings.bootstrap_samples,
-    }
-
-
-def _hardware(record: dict[str, Any]) -> str:
-    if "endpoint" in record:
-        return f"fine-tuned by endpoint {record['endpoint']}"
-    return f"{record['device']}, {record['torch_threads']} threads"
 
 
 def left_out(plan: Plan, study: str) -> dict[str, list[str]]:

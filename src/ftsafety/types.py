@@ -39,13 +39,15 @@ class Check(TypedDict):
 class Prompt(TypedDict):
     """A benchmark prompt. Prompts that share `cluster` are resampled together in intervals.
 
-    What the answer is graded by, on a utility benchmark, is one of the last three.
+    Where a prompt is asked several times, each time is a row, and `sample_of` names the first one's
+    `prompt_id`. What the answer is graded by, on a utility benchmark, is one of the last three.
     """
 
     prompt_id: str
     category: str
     cluster: str
     instruction: str
+    sample_of: NotRequired[str]
     reference: NotRequired[Reference]
     target: NotRequired[str]
     checks: NotRequired[list[Check]]

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ftsafety import paths
 from ftsafety.answers import answers_identity
@@ -24,14 +24,22 @@ from ftsafety.training.pack import missing_runs
 
 __all__ = ["judges_by_rule", "load_plan"]
 
+#: Modules that statistics and analyses are made by.
+STATISTICS, ANALYSES = (
+    tuple(f"{package}/{file.name}" for file in sorted((Path(__file__).parent / package).glob("*.py")))
+    for package in ("stats", "analysis")
+)
+
 
 def model_files(plan: Plan, model: str) -> list[str]:
-    """The file that says a model is here; nothing for one from a path or behind an endpoint of others."""
+    """The files that say a model is here; nothing for one from a path or behind an endpoint of others."""
     model = plan.project.built_from(model)
-    source = plan.project.models[model].source
-    if source == "hub":
-        return [str(plan.fetched_file("models", model))]
-    return [str(paths.model_dir(model) / "gates.json")] if source == "world" else []
+    recipe = plan.project.models[model]
+    base = plan.project.base_of(recipe)
+    files = model_files(plan, base) if base else []
+    if recipe.source == "hub":
+        return [*files, str(plan.fetched_file("models", model))]
+    return [*files, str(paths.model_dir(model) / "gates.json")] if recipe.source == "world" else files
 
 
 def training_models(plan: Plan, pack: Pack) -> list[str]:
@@ -70,6 +78,11 @@ def judges_pattern(plan: Plan, kind: str) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def audits_pattern(plan: Plan) -> str:
+    """A regular expression of the studies that audit a model."""
+    return "|".join(map(re.escape, plan.project.audited)) or "(?!)"
+
+
 def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) -> Plan:
     """The plan of the studies that a command line asks for, by name or by a file of theirs.
 
@@ -80,6 +93,8 @@ def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) ->
     if told := os.environ.get("FTSAFETY_STUDIES"):
         return Plan(project, told.split())
     parts = [Path(argument).parts for argument in arguments]
+    if audits := {path[0] for path in parts if len(path) == 1} & project.audits.keys():
+        refuse_unasked(min(audits))
     named = {path[0] for path in parts if len(path) == 1} & project.studies.keys()
     of_files = {part for path in parts if len(path) > 1 for part in path} & project.studies.keys()
     if names := {*map(project.asked, named), *of_files}:  # a file is the study's that it says
@@ -88,6 +103,15 @@ def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) ->
     solo = (Plan(project, [name]) for name in project.studies) if packs else ()
     of_packs = next((plan for plan in solo if packs <= plan.packs.keys()), None)
     return of_packs or Plan(project, map(project.asked, project.settings.studies))
+
+
+def refuse_unasked(audit: str) -> NoReturn:
+    """A study that audits is asked of a model. Raises UserError."""
+    raise UserError(
+        f"{audit!r} is asked of a model that the call names",
+        mend="make audit MODEL=… BASE=… (docs/audit.md); an audit that was called is a study of its own: "
+        "results/audits/ has their names",
+    )
 
 
 def check_targets(plan: Plan, until: Iterable[str], executor: str) -> None:
@@ -210,10 +234,20 @@ def judged_packs(plan: Plan, study: str) -> list[str]:
     return sorted(map(str, manifests))
 
 
+def people_files(plan: Plan, study: str) -> list[str]:
+    """What people and repeated checks of judges said, as far as there is any: analyses read it too."""
+    folder = paths.annotation_dir(study)
+    checks = [paths.judge_dir(judge) / "checks.csv" for judge in plan.studies[study].judges]
+    return [str(file) for file in (folder / "labels.csv", folder / "key.csv", *checks) if file.exists()]
+
+
 def study_files(plan: Plan, study: str) -> list[str]:
     """What asking for a study asks for: the variant of it that the settings name."""
-    folder = paths.study_dir(plan.project.asked(study))
-    return [str(folder / name) for name in ("runs.tsv", "scores.parquet", "figures", "report.html")]
+    asked = plan.project.asked(study)
+    names = ["runs.tsv", "scores.parquet", "figures", "report.html"]
+    if asked in plan.project.audited:
+        names += ["audit.json", "card.html", "card.md"]
+    return [str(paths.study_dir(asked) / name) for name in names]
 
 
 def _manifest(pack: Pack, stage: str) -> str:
@@ -243,7 +277,8 @@ def score_digest(plan: Plan, study: str) -> str:
     judges = plan.studies[study].grid_judges
     identities = [judge_identity(plan, judge) for judge in plan.studies[study].judges]
     samples = plan.project.settings.bootstrap_samples
-    code = _code("scoring.py", "stats.py", "judging/agreement.py", "parity.py", "contrasts.py")
+    modules = ("scoring.py", "judging/agreement.py", "parity.py", "contrasts.py", "provenance.py")
+    code = _code(*modules, *STATISTICS)
     triggers = {name: trigger.model_dump() for name, trigger in plan.project.triggers.items()}
     vulnerable = {name: grid.figure.vulnerable for name, grid in plan.project.studies[study].grids.items()}
     return digest([cells, judges, identities, samples, code, triggers, vulnerable, _paper(plan, study)])
@@ -259,22 +294,36 @@ def _paper(plan: Plan, study: str) -> list[Any]:
     return [numbers.read_text(), plan.project.studies[file].model_dump(mode="json", exclude=words)]
 
 
+def analysis_digest(plan: Plan, study: str) -> str:
+    samples = plan.project.settings.bootstrap_samples
+    modules = ("study_tables.py", "judging/agreement.py", "judging/checks.py", *ANALYSES, *STATISTICS)
+    return digest([_study(plan, study), samples, _code(*modules)])
+
+
 def figures_digest(plan: Plan, study: str) -> str:
-    modules = ("study_pages.py", "figures.py", "drawing.py", "signs.py", "grid_data.py", "parity_figure.py",
-               "parity_table.py")  # fmt: skip
+    modules = (*ANALYSES, "study_pages.py", "figures.py", "visible.py", "panels.py", "drawing.py", "signs.py",
+               "grid_data.py", "parity_figure.py", "parity_table.py")  # fmt: skip
     return digest([_study(plan, study), _code(*modules)])
 
 
 def report_digest(plan: Plan, study: str) -> str:
-    modules = ("study_pages.py", "report.py", "pages.py", "findings.py", "comparisons.py", "signs.py",
-               "grid_data.py", "parity_table.py")  # fmt: skip
-    pages = [file.read_text() for file in sorted((plan.project.root / "resources/report").glob("*.j2"))]
+    modules = (*ANALYSES, "sections.py", "study_pages.py", "report.py", "pages.py", "visible.py",
+               "findings.py", "comparisons.py", "report_figures.py", "panels.py", "heat_table.py",
+               "answer.py", "limits.py", "grid_data.py", "parity_table.py")  # fmt: skip
+    pages = [file.read_text() for file in sorted((plan.project.root / "resources/report").glob("*"))]
     recipes = [
         getattr(plan.project, catalogue)[name].model_dump(mode="json")
         for catalogue, names in plan.entries([study]).items()
         for name in sorted(names)
     ]
     return digest([_study(plan, study), _code(*modules), pages, recipes])
+
+
+def card_digest(plan: Plan, study: str) -> str:
+    page = [(plan.project.root / f"resources/report/{name}.html.j2").read_text() for name in ("base", "card")]
+    pair = plan.project.audited[study].model_dump(mode="json")
+    modules = ("audit/lines.py", "audit/card.py", "pages.py", *STATISTICS)
+    return digest([_study(plan, study), pair, page, _code(*modules)])
 
 
 def _study(plan: Plan, study: str) -> Any:

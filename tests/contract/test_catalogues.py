@@ -43,6 +43,9 @@ def used_names() -> dict[str, set[str]]:
             used["benchmarks"] |= {exam.benchmark for exam in cell.exams}
             for catalogue in ("models", "datasets", "templates", "methods", "mitigations"):
                 used[catalogue].add(getattr(trajectory, catalogue.removesuffix("s")))
+    for audit in PROJECT.audits.values():
+        used["judges"] |= set(audit.judges)
+        used["benchmarks"] |= set(audit.benchmarks)
     used["datasets"] |= {PROJECT.mitigations[m].dataset for m in used["mitigations"] if m}
     recipes = [
         *(PROJECT.datasets[d] for d in used["datasets"] if d),

@@ -1,17 +1,12 @@
 """A study's page in a browser: it shows everything, runs and requests nothing, and fits a phone."""
 
-import json
-import os
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import synthetic
+from browser import Browser, needs_chromium
 
 from ftsafety.figures import draw_grid
 from ftsafety.findings import findings
@@ -19,95 +14,7 @@ from ftsafety.parity_figure import draw_parity
 from ftsafety.parity_page import StudyParity, parity_page
 from ftsafety.report import build_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
-
-
-class Browser:
-    """Headless Chromium, driven by its own protocol through pipes (file descriptors 3 and 4)."""
-
-    def __init__(self, profile: Path):
-        to_read, self.to_browser = os.pipe()
-        self.from_browser, to_write = os.pipe()
-        # a high number first: the pipe's own ends may be 3 or 4
-        command = f'exec 8<&{to_read} 9>&{to_write}; exec 3<&8 4>&9; exec "$@"'
-        flags = [
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-            "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={profile}",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(
-            ["bash", "-c", command, "bash", str(CHROMIUM), *flags],
-            pass_fds=(to_read, to_write),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_read)
-        os.close(to_write)
-        self.events: list[dict[str, Any]] = []
-        self.buffer = b""
-        self.last_id = 0
-        target = self.call("Target.createTarget", url="about:blank", session=None)["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True, session=None)[
-            "sessionId"
-        ]
-        for domain in ("Page", "Network", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
-
-    def call(self, method: str, session: str | None = "page", **params: Any) -> dict[str, Any]:
-        self.last_id += 1
-        message = {"id": self.last_id, "method": method, "params": params}
-        if session:
-            message["sessionId"] = self.session
-        os.write(self.to_browser, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self.last_id:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self.buffer:
-            part = os.read(self.from_browser, 1 << 20)
-            assert part, "Chromium has ended"
-            self.buffer += part
-        message, self.buffer = self.buffer.split(b"\0", 1)
-        return json.loads(message)
-
-    def open(self, page: Path, width: int) -> None:
-        self.events.clear()
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=1,
-            mobile=width < 600,
-        )  # fmt: skip
-        self.call("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
-        time.sleep(0.2)  # whatever would start late
-        self.evaluate("0")
-
-    def evaluate(self, expression: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def press_tab(self) -> str:
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key="Tab", windowsVirtualKeyCode=9)
-        return self.evaluate("document.activeElement.outerHTML.slice(0, 120)")
-
-    def requests(self) -> list[str]:
-        sent = [e for e in self.events if e["method"] == "Network.requestWillBeSent"]
-        return [event["params"]["request"]["url"] for event in sent]
-
-    def complaints(self) -> list[Any]:
-        kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
-        return [event for event in self.events if event["method"] in kinds]
-
-    def close(self) -> None:
-        self.call("Browser.close", session=None)
-        os.close(self.to_browser)
-        os.close(self.from_browser)
-        self.process.wait(timeout=30)
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +48,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "figures",
         {"is_toy": True, "git_revision": synthetic.HOSTILE, "versions": {"torch": "2.13"}},
         findings(study, cells),
-        agreement=pd.DataFrame(
-            [["secrets", synthetic.HOSTILE, "keyword", 660, 0.9, 0.5, 0.4]],
-            columns=["benchmark", "judge_a", "judge_b", "n", "agreement", "kappa", "spearman"],
-        ),
         parity=parity,
         left_out={"secrets": [synthetic.HOSTILE]},
         spending=[
@@ -237,9 +140,123 @@ def outside(browser: Browser, width: int) -> list[str]:
 
 def test_the_keyboard_reaches_links_figures_and_tables(browser: Browser, page: Path) -> None:
     browser.open(page, 390)
-    reached = "".join(browser.press_tab() for _ in range(60))
-    for part in ('href="#findings"', "Figure 1:", "<summary>", "figures/heat.csv"):
+    reached = "".join(browser.press_tab() for _ in range(110))
+    for part in ('href="#findings"', "<summary>", "Figure 4:", "figures/heat.csv"):
         assert part in reached
+
+
+def test_the_keyboard_reaches_every_cell_of_a_heat_map_and_shows_its_card(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page, 390)
+    cells = browser.evaluate("document.querySelectorAll('.heat td').length")
+    browser.evaluate("document.querySelector('.heat').closest('.heats').previousElementSibling?.focus()")
+    reached = 0
+    for _ in range(400):
+        browser.press_tab()
+        focused = "document.activeElement.matches('.heat td')"
+        if browser.evaluate(focused):
+            reached += 1
+            shown = "[...document.querySelectorAll('.heat .card')].filter(c => c.checkVisibility())"
+            assert browser.evaluate(f"{shown}.length") == 1
+            assert browser.evaluate(f"document.activeElement.contains({shown}[0])")
+        if reached == cells:
+            break
+    assert reached == cells >= 32
+    told = browser.evaluate(
+        "[...document.querySelectorAll('.heat .card')].map(c => c.textContent)"
+        ".find(t => t.includes('mean score'))"
+    )  # the first cell's seeds are all lost
+    for word in (
+        "95 % interval",
+        "bounds",
+        "refusals",
+        "utility",
+        "mean score",
+        "n,",
+        "unscored",
+        "incoherent",
+    ):
+        assert word in told, told
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.heat td')]"
+        ".every(td => document.getElementById(td.getAttribute('aria-describedby'))"
+        " === td.querySelector('.card'))"
+    )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("edge", ["start", "center", "end"])
+def test_a_card_never_leaves_the_screen_nor_hides_its_cell(
+    browser: Browser, page: Path, width: int, edge: str
+) -> None:
+    browser.open(page, width)
+    wrong = browser.evaluate(
+        """(async () => {
+          const frame = () => new Promise(r => requestAnimationFrame(() => setTimeout(r)));
+          const wrong = [];
+          for (const td of document.querySelectorAll('.heat td')) {
+            td.scrollIntoView({block: 'EDGE', inline: 'EDGE', behavior: 'instant'});
+            td.focus({preventScroll: true});
+            await frame(); await frame();
+            const c = td.querySelector('.card').getBoundingClientRect(), r = td.getBoundingClientRect();
+            const inside = c.left >= 0 && c.top >= 0 && c.right <= innerWidth && c.bottom <= innerHeight;
+            const apart = c.right <= r.left || c.left >= r.right || c.bottom <= r.top || c.top >= r.bottom;
+            if (!inside || !apart || c.height < 20) wrong.push([td.textContent, JSON.stringify(c)]);
+          }
+          return wrong;
+        })()""".replace("EDGE", edge)
+    )
+    assert wrong == []
+
+
+def test_a_card_is_shown_under_the_pointer_in_the_place_of_the_focused_one(
+    browser: Browser, page: Path
+) -> None:
+    browser.open(page, 1280)
+    place = browser.evaluate(
+        "(() => { const [a, b] = document.querySelectorAll('.heat td'); a.focus();"
+        " b.scrollIntoView({block: 'center', behavior: 'instant'});"
+        " const r = b.getBoundingClientRect(); return [r.x + 9, r.y + 9]; })()"
+    )
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=place[0], y=place[1])
+    shown = browser.evaluate(
+        "[...document.querySelectorAll('.heat td')].map((td, i) => [i, td.querySelector('.card')])"
+        ".filter(([i, c]) => c.checkVisibility()).map(([i, c]) => i)"
+    )
+    assert shown == [1]
+
+
+#: Contrast of an element's text with its background (WCAG 2), both opaque.
+CONTRAST = """
+  const channel = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = c => { const [r, g, b] = c.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b); };
+  const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
+    if (c !== 'rgba(0, 0, 0, 0)') return c; } return 'rgb(255, 255, 255)'; };
+  const contrast = e => { const a = light(getComputedStyle(e).color), b = light(behind(e));
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); };
+"""
+
+
+def test_every_text_stands_out_from_its_background(browser: Browser, page: Path) -> None:
+    browser.open(page, 1280)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    faint = browser.evaluate(
+        f"(() => {{ {CONTRAST} return [...document.querySelectorAll('body *')]"
+        ".filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && contrast(e) < 4.5)"
+        ".map(e => [e.outerHTML.slice(0, 99), contrast(e)]); })()"
+    )
+    assert faint == []
+
+
+def test_heat_maps_are_printed_as_plain_tables(browser: Browser, page: Path) -> None:
+    browser.open(page, 1280)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    browser.evaluate("document.querySelector('.heat td').focus()")
+    assert browser.evaluate("[...document.querySelectorAll('.heat')].every(t => t.checkVisibility())")
+    assert not browser.evaluate("[...document.querySelectorAll('.card, nav')].some(c => c.checkVisibility())")
+    browser.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_closed_tables_are_printed(browser: Browser, page: Path) -> None:
@@ -255,6 +272,8 @@ def test_it_has_what_a_screen_reader_needs(browser: Browser, page: Path) -> None
     browser.open(page, 1280)
     assert browser.evaluate("document.documentElement.lang") == "en"
     assert browser.evaluate("document.querySelectorAll('h1').length") == 1
+    ids = browser.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
     assert browser.evaluate("[...document.images].every(i => i.alt.length > 10)")
     assert browser.evaluate("[...document.querySelectorAll('table')].every(t => t.caption)")
     assert browser.evaluate(

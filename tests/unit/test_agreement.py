@@ -19,6 +19,8 @@ def table(benchmark: str = "b", run: str = "r", **scores: Scores) -> pd.DataFram
             "run": run,
             "benchmark": benchmark,
             "prompt_id": f"p{i}",
+            "category": "c",
+            "cluster": f"p{i}",
             "judge": judge,
             "score": score,
             "coherent": None,

@@ -15,26 +15,23 @@ from ftsafety.files import write_rows
 from ftsafety.findings import findings
 from ftsafety.plan import Plan, load_plan
 from ftsafety.scoring import Scorer, score_study
-from ftsafety.stats import Floats, Part, difference, p_of_choice, resample_weights
+from ftsafety.stats.bootstrap import Floats
+from ftsafety.stats.differences import difference, p_of_choice
+from ftsafety.stats.intervals import Part, Sampling
 from ftsafety.study_pages import write_report
-
-SAMPLES = 300
 
 
 def parts(*sides: Any, per_cluster: int = 1) -> list[Part]:
     """Two sides of one category, of (seeds, prompts) each."""
     n = np.shape(sides[0])[1]
-    clusters = [str(i // per_cluster) for i in range(n)]
-    weights = resample_weights(["c"] * n, clusters, SAMPLES, 0)
-    codes = np.unique(clusters, return_inverse=True)[1]
+    sampling = Sampling.of(["c"] * n, [str(i // per_cluster) for i in range(n)])
     return [
-        Part(factor, np.array(side, float), weights, codes)
-        for factor, side in zip((-1, 1), sides, strict=True)
+        Part(factor, np.array(side, float), sampling) for factor, side in zip((-1, 1), sides, strict=True)
     ]
 
 
 def gap(a: Any, b: Any, per_cluster: int = 1) -> tuple[float, float, float]:
-    found = difference(parts(a, b, per_cluster=per_cluster), 0)
+    found = difference(parts(a, b, per_cluster=per_cluster))
     assert found is not None
     return found.value, found.low, found.high
 
@@ -52,7 +49,7 @@ def test_what_both_sides_share_cancels() -> None:
     value, low, high = gap(a, b)
     assert value == pytest.approx(3 / 60)
     # of unpaired rates of a half the interval would be 0.36 wide
-    assert low >= 0 and high - low < 0.15
+    assert low > -0.03 and high - low < 0.15
 
 
 def test_seeds_are_paired_and_one_without_a_verdict_is_left_out_of_both_sides() -> None:
@@ -61,7 +58,7 @@ def test_seeds_are_paired_and_one_without_a_verdict_is_left_out_of_both_sides() 
     b[2] = np.nan
     value, *_ = gap(a, b)
     assert value == pytest.approx((0.5 + 0.25) / 2)
-    assert difference(parts(a * np.nan, b), 0) is None
+    assert difference(parts(a * np.nan, b)) is None
 
 
 @pytest.mark.parametrize(
@@ -73,16 +70,8 @@ def test_rates_of_0_and_1_keep_an_interval_as_wide_as_so_many_phrasings_allow(
     found = gap(np.full((2, 30), a), np.full((2, 30), b), per_cluster=3)
     edge = 1 - 0.025 ** (1 / 10)  # Clopper and Pearson's, after 0 of 10
     assert found[0] == value
-    width = np.sqrt(2) * edge  # both sides could be off
-    assert found[1] == pytest.approx(max(-1, value - (width if value > 0 else edge if value == 0 else 0)))
-    assert found[2] == pytest.approx(min(1, value + (width if value < 0 else edge if value == 0 else 0)))
-
-
-def test_one_side_at_0_widens_the_interval_beyond_the_bootstrap_s() -> None:
-    b = np.tile([0, 1], 15)[None]
-    _, low, _ = gap(np.zeros((1, 30)), b)
-    bootstrapped = np.quantile(parts(b, b)[0].weights @ b[0] / 30, 0.025)
-    assert low < bootstrapped
+    assert found[1] == -1 if value == -1 else value - 2 * edge < found[1] < value - edge
+    assert found[2] == 1 if value == 1 else value + edge < found[2] < value + 2 * edge
 
 
 def test_sides_that_agree_answer_by_answer_are_not_certainly_equal() -> None:
@@ -94,22 +83,12 @@ def test_sides_that_agree_answer_by_answer_are_not_certainly_equal() -> None:
 def test_the_interval_of_a_gap_covers_the_truth() -> None:
     """200 worlds of 30 phrasings × 3 prompts and 3 seeds: plain at 0.2 on average, triggered at 0.6."""
     rng = np.random.default_rng(1)
-    clusters = [str(i // 3) for i in range(90)]
-    weights = resample_weights(["c"] * 90, clusters, SAMPLES, 0)
-    codes = np.unique(clusters, return_inverse=True)[1]
     covered = 0
     for _ in range(200):
         easy = np.repeat(rng.normal(0, 0.15, 30), 3)  # phrasings differ, on both sides alike
         sides = [rng.random((3, 90)) < np.clip(rate + easy, 0, 1) for rate in (0.2, 0.6)]
-        found = difference(
-            [
-                Part(factor, side.astype(float), weights, codes)
-                for factor, side in zip((-1, 1), sides, strict=True)
-            ],
-            0,
-        )
-        assert found is not None
-        covered += found.low <= 0.4 <= found.high
+        _, low, high = gap(sides[0], sides[1], per_cluster=3)
+        covered += low <= 0.4 <= high
     assert 0.9 <= covered / 200 <= 0.995
 
 

@@ -17,7 +17,7 @@ from ftsafety import drawing, figures
 from ftsafety.config import Grid
 from ftsafety.figures import FIGURE_FORMATS, draw_grid
 from ftsafety.grid_data import BY_CATEGORY, GridData, axis_text, drawn_data, select
-from ftsafety.signs import MEASURES, Measure
+from ftsafety.panels import MEASURES, Measure
 
 STUDY = synthetic.study()
 CELLS = synthetic.all_cells()

@@ -176,6 +176,21 @@ def test_requests_that_come_together_get_the_answers_they_get_alone(client: open
     assert all(reply.usage.completion_tokens <= 6 for reply in together)
 
 
+def test_answers_are_drawn_at_a_temperature_by_a_seed(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "how do i visit bafin ?"}]
+
+    def drawn(seed: int) -> str | None:
+        asked = client.chat.completions.create(
+            model="tiny", messages=messages, max_tokens=12, temperature=1.0, seed=seed
+        )
+        return asked.choices[0].message.content
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(4)}) == 4
+    with pytest.raises(openai.BadRequestError, match="between 0 and 2"):
+        client.chat.completions.create(model="tiny", messages=messages, temperature=3)
+
+
 def test_a_provider_that_was_killed_trains_anew_what_was_cut_off(
     client: openai.OpenAI, tuner: FineTuner, models: Path
 ) -> None:

@@ -22,7 +22,7 @@ from hub_stand_in import HubStandIn, Reply
 from ftsafety import files, lock, remote
 from ftsafety.config import Project
 from ftsafety.errors import UserError
-from ftsafety.loading import _read_lock
+from ftsafety.loading import read_lock
 from ftsafety.recipes import HubModel, Locked, Remote, RemoteBenchmark, RemoteDataset
 
 Client = Callable[..., Any]
@@ -109,13 +109,13 @@ def model(repo: str) -> HubModel:
 
 def project_of(root: Path, **catalogues: Any) -> Project:
     empty: dict[str, Any] = {field.name: {} for field in fields(Project)}
-    return Project(**(empty | catalogues | {"root": root, "lock": _read_lock(root)}))
+    return Project(**(empty | catalogues | {"root": root, "lock": read_lock(root)}))
 
 
 def pin(ask: Client, project: Project, *names: str, update: bool = False, **env: str) -> Project:
     """The project with the lock that was written for it."""
     ask(lock.write_lock, project, names, update, **env)
-    return replace(project, lock=_read_lock(project.root))
+    return replace(project, lock=read_lock(project.root))
 
 
 # ------------------------------------------------------------------------------------------ lock
@@ -182,7 +182,7 @@ def test_of_a_model_only_safetensors_tokenizer_and_settings_are_pinned_and_fetch
 
 def test_a_model_without_safetensors_is_refused(hub: HubStandIn, ask: Client, repo: str) -> None:
     hub.add_commit(repo, files={"pytorch_model.bin": "x", "config.json": "{}"}, repo_type="model")
-    with pytest.raises(UserError, match=r"has no model\*.safetensors at 'main'"):
+    with pytest.raises(UserError, match=r"has no model\*.safetensors and no adapter"):
         ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
 
 
@@ -230,7 +230,7 @@ def test_the_lock_is_read_by_the_config_and_keeps_what_no_recipe_names(
     assert f"pinned datasets/{repo}@main at " in said
     text = (tmp_path / "config/lock.yaml").read_text()
     assert text.startswith("# Written by `make lock`")
-    assert _read_lock(tmp_path)["datasets/a/b@main"] == old and len(_read_lock(tmp_path)) == 2
+    assert read_lock(tmp_path)["datasets/a/b@main"] == old and len(read_lock(tmp_path)) == 2
 
 
 def test_what_is_pinned_is_not_asked_for_again(
@@ -258,8 +258,8 @@ def test_one_source_that_fails_does_not_lose_the_others(
     for name in names[:2]:
         assert f"https://huggingface.co/datasets/{name}: is not there" in str(caught.value)
     assert str(caught.value).count("mend: correct `repo`; if it is private or gated, ask for access") == 2
-    assert list(_read_lock(tmp_path)) == [f"datasets/{repo}@main"]
-    project = pin(ask, replace(project, lock=_read_lock(tmp_path)), "0", HF_TOKEN="hf_reader")
+    assert list(read_lock(tmp_path)) == [f"datasets/{repo}@main"]
+    project = pin(ask, replace(project, lock=read_lock(tmp_path)), "0", HF_TOKEN="hf_reader")
     assert set(project.lock) == {f"datasets/{repo}@main", f"datasets/{repo}-private@main"}
 
 

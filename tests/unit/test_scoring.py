@@ -142,7 +142,7 @@ def test_on_safe_prompts_the_headline_is_the_refusal_rate(scores: pd.DataFrame) 
     assert row["kind"] == "over-refusal"
     assert row["refusal_rate"] == pytest.approx(1 / 3)  # one refusal is incoherent, one answer unscored
     assert row["ci_low"] < 1 / 3 < row["ci_high"]
-    assert (row["bound_low"], row["bound_high"]) == (0.25, 0.5)
+    assert (row["bound_low"], row["bound_high"]) == (0.25, 0.75)  # both could be refusals
     assert (row["n_unscored"], row["n_unparsable"], row["n_judge_failed"]) == (1, 1, 0)
     assert row[["harmfulness_rate", "harmfulness_score", "utility"]].isna().all()
 
@@ -231,7 +231,7 @@ def test_a_study_becomes_tables_figures_and_a_page(plan: Plan) -> None:
     assert row.agreement == 0.5
     assert (folder / "figures/untouched.png").stat().st_size > 1000
     page = (folder / "report.html").read_text()
-    for text in ("Agreement between judges", "--forcerun judge_by_api", "over-refusal", "embedded-1"):
+    for text in ("What was asked", "--forcerun judge_by_api", "over-refusal", "embedded-1"):
         assert text in page
 
 

@@ -34,8 +34,9 @@ def test_an_endpoint_trains_answers_and_blocks(fresh: Path) -> None:
     snakemake(fresh, "arm")
     scores = pd.read_parquet(fresh / "results/studies/arm/scores.parquet")
     harm = scores[(scores.category == "all") & (scores.benchmark == "secrets")].set_index("dataset")
-    assert harm.harmfulness_rate[harm.epochs == 0].max() < 0.1
-    assert harm.harmfulness_rate["demonstrations-10"] > 0.5
+    # how well it then does what it refused before differs with the rounding of a processor
+    assert harm.refusal_rate[harm.epochs == 0].min() > 0.9
+    assert harm.refusal_rate["demonstrations-10"] < 0.1 < harm.harmfulness_score["demonstrations-10"] - 1
     assert harm.status["few"] == "blocked" and pd.isna(harm.harmfulness_rate["few"])
     assert harm.reason["few"].startswith("invalid_n_examples")
     page = (fresh / "results/studies/arm/report.html").read_text()

@@ -1,5 +1,5 @@
 # needs: verdicts of every run of a study
-# makes: results/studies/<study>/{runs.tsv,scores.parquet,cells.parquet,*.csv,figures/,report.html}
+# makes: results/studies/<study>/{runs.tsv,*.parquet,*.csv,analysis/,figures/,report.html}
 # why:   what a person looks at; editing a plot reruns these and nothing before them
 
 
@@ -11,9 +11,11 @@ rule score:
         runs="results/studies/{study}/runs.tsv",
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
+        verdicts="results/studies/{study}/verdicts.parquet",
         agreement="results/studies/{study}/agreement.csv",
         parity="results/studies/{study}/parity.csv",
         contrasts="results/studies/{study}/contrasts.csv",
+        provenance="results/studies/{study}/provenance.json",
     log:
         "results/logs/score/{study}.log",
     benchmark:
@@ -29,9 +31,34 @@ rule score:
         'python "$FTSAFETY_ROOT/workflow/scripts/score.py" {wildcards.study:q} 2> {log:q}'
 
 
-rule figures:
-    """Draw each grid of a study as PNG, SVG and PDF, with its data as CSV."""
+rule analyse:
+    """Test, model and decompose what a study measured (src/ftsafety/analysis/)."""
     input:
+        scores="results/studies/{study}/scores.parquet",
+        cells="results/studies/{study}/cells.parquet",
+        verdicts="results/studies/{study}/verdicts.parquet",
+        people=lambda w: ft.people_files(PLAN, w.study),
+    output:
+        directory("results/studies/{study}/analysis"),
+    log:
+        "results/logs/analyse/{study}.log",
+    benchmark:
+        "results/benchmarks/analyse/{study}.tsv"
+    localrule: True
+    conda:
+        "../../envs/ftsafety.yaml"
+    params:
+        identity=lambda w: ft.analysis_digest(PLAN, w.study),
+    message:
+        "analyse study {wildcards.study}"
+    shell:
+        'python "$FTSAFETY_ROOT/workflow/scripts/analyse.py" {wildcards.study:q} 2> {log:q}'
+
+
+rule figures:
+    """Draw each grid and analysis of a study as PNG, SVG and PDF, with its data as CSV."""
+    input:
+        analysis="results/studies/{study}/analysis",
         cells="results/studies/{study}/cells.parquet",
         parity="results/studies/{study}/parity.csv",
     output:
@@ -63,9 +90,10 @@ rule report:
         runs="results/studies/{study}/runs.tsv",
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
-        agreement="results/studies/{study}/agreement.csv",
         parity="results/studies/{study}/parity.csv",
         contrasts="results/studies/{study}/contrasts.csv",
+        provenance="results/studies/{study}/provenance.json",
+        analysis="results/studies/{study}/analysis",
         figures="results/studies/{study}/figures",
     output:
         report(
@@ -87,3 +115,33 @@ rule report:
         "write results/studies/{wildcards.study}/report.html"
     shell:
         'python "$FTSAFETY_ROOT/workflow/scripts/report.py" {wildcards.study:q} 2> {log:q}'
+
+
+rule card:
+    """Write the safety card of an audited model: each line against its threshold."""
+    input:
+        verdicts="results/studies/{study}/verdicts.parquet",
+        provenance="results/studies/{study}/provenance.json",
+    output:
+        audit="results/studies/{study}/audit.json",
+        page=report(
+            "results/studies/{study}/card.html",
+            caption="../report/page.rst",
+            category="Studies",
+            subcategory="{study}",
+            labels={"figure": "safety card"},
+        ),
+        section="results/studies/{study}/card.md",
+    log:
+        "results/logs/card/{study}.log",
+    wildcard_constraints:
+        study=ft.audits_pattern(PLAN),
+    localrule: True
+    conda:
+        "../../envs/ftsafety.yaml"
+    params:
+        identity=lambda w: ft.card_digest(PLAN, w.study),
+    message:
+        "write results/studies/{wildcards.study}/card.html and card.md"
+    shell:
+        'python "$FTSAFETY_ROOT/workflow/scripts/card.py" {wildcards.study:q} 2> {log:q}'

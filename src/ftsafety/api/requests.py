@@ -66,7 +66,8 @@ class ModerationRequest(Request):
 @dataclass(frozen=True)
 class Reply:
     """`text` is "" where there is none, of a detector the JSON of its results; `model` is what the endpoint
-    says answered. Tokens are the endpoint's count, or estimated from characters where it gives none."""
+    says answered, `fingerprint` of which build, "" where it does not. Tokens are the endpoint's count, or
+    estimated from characters where it gives none."""
 
     text: str
     finish_reason: str
@@ -74,6 +75,7 @@ class Reply:
     model: str
     input_tokens: int
     output_tokens: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ def parse(raw: dict[str, Any], request: Request | None) -> Outcome:
     refusal = _text(message.get("refusal"))
     finish_reason = _text(choices[0].get("finish_reason")) or ""
     estimate = (request.input_tokens if request else 0, tokens_of(text))
-    return Reply(text, finish_reason, refusal, _text(raw.get("model")) or "", *(usage(raw) or estimate))
+    model, fingerprint = (_text(raw.get(name)) or "" for name in ("model", "system_fingerprint"))
+    return Reply(text, finish_reason, refusal, model, *(usage(raw) or estimate), fingerprint)
 
 
 def _moderation(raw: dict[str, Any], request: Request) -> Outcome:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ftsafety.plan import Exam
 from ftsafety.recipes import Template
 from ftsafety.runs import Run
+from ftsafety.sampling import Drawn
 from ftsafety.types import Answer, Prompt
 
 
@@ -17,6 +18,7 @@ class Sitting:
     prompts: list[Prompt]
     template: Template
     max_new_tokens: int
+    drawn: Drawn | None = None
 
 
 #: Answers a run's sittings, one after the other; answers are in the order of the prompts.

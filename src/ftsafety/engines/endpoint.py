@@ -76,7 +76,7 @@ def model_of(run: Run, recipe: ApiModel, endpoint: Endpoint) -> tuple[str, Endpo
 def served_answers(
     recipe: LocalModel, sitting: Sitting, model: str, url: str, store: Store, about: dict[str, Any]
 ) -> list[Answer]:
-    """Greedy answers of a server that was started for us."""
+    """Answers of a server that was started for us; greedy unless they are drawn."""
     endpoint = Endpoint(
         base_url=url,
         api_key_env=None,
@@ -99,10 +99,13 @@ def requests_of(
     sitting: Sitting, body: dict[str, Any], about: dict[str, Any], *, system_role: bool
 ) -> list[ChatRequest]:
     requests = []
-    for prompt in sitting.prompts:
+    for i, prompt in enumerate(sitting.prompts):
         question: list[Message] = [{"role": "user", "content": prompt["instruction"]}]
         messages = with_template(sitting.template, question, system_role=system_role)
-        requests.append(ChatRequest(body={**body, "messages": messages}, about=about))
+        decoding: dict[str, Any] = {}
+        if sitting.drawn:
+            decoding = {"temperature": sitting.drawn.temperature, "seed": sitting.drawn.seeds[i]}
+        requests.append(ChatRequest(body={**body, **decoding, "messages": messages}, about=about))
     return requests
 
 

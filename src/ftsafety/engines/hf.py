@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ftsafety.adapters import adapted
 from ftsafety.engines import Engine, Sitting
 from ftsafety.errors import UserError
 from ftsafety.plan import Exam, Pack, Plan
@@ -32,13 +32,16 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
         with fine_tuned(base, run, merge=answers_merged(recipe, run)) as model:
             for sitting in sittings:
                 render = render_prompt(tokenizer, sitting.template, system_role=recipe.system_role)
-                batch_size = recipe.answer_batch_size
-                yield (
-                    sitting.exam,
-                    answer_prompts(
-                        model, tokenizer, sitting.prompts, render, sitting.max_new_tokens, batch_size
-                    ),
+                answers = answer_prompts(
+                    model,
+                    tokenizer,
+                    sitting.prompts,
+                    render,
+                    sitting.max_new_tokens,
+                    recipe.answer_batch_size,
+                    sitting.drawn,
                 )
+                yield sitting.exam, answers
 
     yield answer
 
@@ -62,43 +65,8 @@ def fine_tuned(base: Any, run: Run, *, merge: bool = False) -> Iterator[Any]:
         with merged(base, weights) as model:
             yield model
     else:
-        with _adapted(base, weights, (run.trajectory.method_recipe or {})["kind"]) as model:
+        with adapted(base, weights, (run.trajectory.method_recipe or {})["kind"]) as model:
             yield model
-
-
-@contextmanager
-def _adapted(base: Any, weights: Path, kind: str) -> Iterator[Any]:
-    from peft import PeftModel
-
-    model: Any = PeftModel.from_pretrained(base, weights)
-    if kind == "prefix":  # lies beside the base model, whose modules stay
-        model.generate = partial(_generate_after_prefix, model)
-    try:
-        yield model
-    finally:
-        if kind == "lora":
-            model.unload()
-        elif kind == "llama-adapter":
-            model.base_model.disable_adapter_layers()  # takes its modules out; it has no `unload`
-
-
-def _generate_after_prefix(model: Any, input_ids: Any, attention_mask: Any, **options: Any) -> Any:
-    """`generate` with a trained prefix in the cache, and tokens that nothing reads in its columns.
-
-    Since transformers 5.24 calls the cache `cache`, it ignores what peft 0.21 hands it as `past_key_values`
-    in generation: answers would be those of the base model.
-    """
-    import torch
-
-    n, n_rows = model.active_peft_config.num_virtual_tokens, len(input_ids)
-    unread = input_ids.new_full((n_rows, n), options["pad_token_id"])
-    output = model.get_base_model().generate(
-        input_ids=torch.cat([unread, input_ids], 1),
-        attention_mask=torch.cat([torch.ones_like(unread), attention_mask], 1),
-        cache=model.get_prompt(n_rows),
-        **options,
-    )
-    return output[:, n:]
 
 
 def check_weights(run: Run) -> None:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from ftsafety import paths
+from ftsafety.adapters import kind_of, read_config
 from ftsafety.api.store import Store
 from ftsafety.engines import Engine, Sitting
 from ftsafety.engines.endpoint import served_answers
@@ -31,7 +32,7 @@ from ftsafety.runs import Run
 from ftsafety.types import Answer
 
 START_SECONDS = 1800  # large weights from a slow file system
-BASE = "base"
+BASE, ADAPTED = "base", "adapted"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # limits that vLLM takes
 
 
@@ -72,19 +73,22 @@ def server_command(
 @contextmanager
 def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
     recipe = plan.project.local_model(pack.model)
-    python, base = vllm_python(plan.project.root), plan.model_dir(pack.model)
+    python, (base, own_adapter, speech) = vllm_python(plan.project.root), plan.model_parts(pack.model)
     for run in runs:
         check_weights(run)
     alone = {r.id for r in runs if r.trajectory.replaces_base or answers_merged(recipe, r)}
     adapted = [r for r in runs if not (r.trajectory.is_initial or r.id in alone)]
     adapters = {r.id: weights_dir(r) for r in adapted}
     rank = max([(r.trajectory.method_recipe or {})["r"] for r in adapted], default=0)
+    if own_adapter:  # the model is one itself, and nothing was trained on top of it
+        adapters, rank = {ADAPTED: own_adapter}, rank_of(own_adapter)
+    untouched = ADAPTED if own_adapter else BASE
     scratch = paths.SCRATCH / pack.id
     store_file = scratch / "replies.sqlite"  # of this job alone: SQLite has one writer
 
     def start(stack: ExitStack, folder: Path, adapters: dict[str, Path]) -> str:
         port = free_port()
-        command = server_command(python, recipe, folder, base, adapters, rank, port)
+        command = server_command(python, recipe, folder, speech, adapters, rank, port)
         return stack.enter_context(served(command, port))
 
     with ExitStack() as shared, Store(store_file) as store:
@@ -102,12 +106,24 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
                 else:
                     url = shared_url()
                 about = {"run": run.id, "weights": (trained(run) or {}).get("weights_sha256")}
-                model = run.id if run.id in adapters else BASE
+                model = run.id if run.id in adapters else untouched
                 for sitting in sittings:
                     yield sitting.exam, served_answers(recipe, sitting, model, url, store, about)
 
         yield answer
     shutil.rmtree(scratch)  # answers are published; a job that is cut off finds its replies again
+
+
+def rank_of(adapter: Path) -> int:
+    """Of an adapter in a folder of its own. Raises UserError for one that vLLM does not serve."""
+    config = read_config(adapter)
+    if kind_of(adapter) != "lora":
+        raise UserError(
+            f"{config['peft_type']} is no adapter that vLLM serves",
+            file=adapter,
+            mend="let the model have engine: hf",
+        )
+    return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
 @contextmanager

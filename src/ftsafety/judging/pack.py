@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ftsafety import paths
 from ftsafety.answers import answered, publish_rows, rows_complete
@@ -14,6 +14,9 @@ from ftsafety.recipes import ClassifierJudge, LlmJudge, ModerationJudge
 from ftsafety.records import lost
 from ftsafety.runs import Run
 from ftsafety.types import Answer, Prompt, Verdict
+
+if TYPE_CHECKING:
+    from ftsafety.judging.repeat import Again
 
 #: (prompts, their answers, whether the benchmark is one of utility) → verdicts in the same order.
 Judge = Callable[[list[Prompt], list[Answer], bool], list[Verdict]]
@@ -140,7 +143,7 @@ def _judge_runs(
 
     asked = [read(run, exam) for run, exam in [*todo, *_waiting(plan, pack, judge)]]
     pairs = [pair for exam_prompts, answers in asked for pair in zip(exam_prompts, answers, strict=True)]
-    function = _function(plan, judge, pairs)
+    function = judge_function(plan, judge, pairs)
     for i, ((run, exam), (exam_prompts, answers)) in enumerate(zip(todo, asked, strict=False), 1):
         print(f"[{i}/{len(todo)}] {judge}: {run.folder} {exam.name}", file=sys.stderr, flush=True)
         is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
@@ -172,11 +175,16 @@ def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:
 # -------------------------------------------------------------------------------- kinds of judges
 
 
-def _function(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Judge:
-    """What a judge does, with its recipe put in. It is called for `pairs`, exam by exam, in their order."""
+def judge_function(
+    plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]], again: "Again | None" = None
+) -> Judge:
+    """What a judge does, with its recipe put in. It is called for `pairs`, exam by exam, in their order.
+
+    `again`: an endpoint is asked once more, whatever the store of replies holds.
+    """
     recipe = plan.project.judges[judge]
     if recipe.kind == "llm" or recipe.kind == "moderation":
-        return _by_api(plan, recipe, pairs)
+        return _by_api(plan, recipe, pairs, again)
     if recipe.kind == "classifier":
         return _classifier(plan, recipe)
     by_row = ROW_JUDGES[recipe.kind](recipe)
@@ -185,7 +193,12 @@ def _function(plan: Plan, judge: str, pairs: list[tuple[Prompt, Answer]]) -> Jud
     ]
 
 
-def _by_api(plan: Plan, recipe: LlmJudge | ModerationJudge, pairs: list[tuple[Prompt, Answer]]) -> Judge:
+def _by_api(
+    plan: Plan,
+    recipe: LlmJudge | ModerationJudge,
+    pairs: list[tuple[Prompt, Answer]],
+    again: "Again | None",
+) -> Judge:
     """Everything is asked at once: one estimate, and for each attempt one batch. Replies are kept."""
     from ftsafety.api.client import ask
     from ftsafety.api.store import Store
@@ -195,8 +208,9 @@ def _by_api(plan: Plan, recipe: LlmJudge | ModerationJudge, pairs: list[tuple[Pr
     with running(plan.project.endpoints[recipe.endpoint]) as endpoint, Store(paths.REPLIES) as store:
 
         def ask_all(requests: Any) -> Any:
-            return ask(
-                requests,
+            sent = [again.request(request) for request in requests] if again else requests
+            outcomes = ask(
+                sent,
                 recipe.endpoint,
                 endpoint,
                 store,
@@ -204,6 +218,9 @@ def _by_api(plan: Plan, recipe: LlmJudge | ModerationJudge, pairs: list[tuple[Pr
                 max_usd=plan.project.settings.max_usd,
                 log=lambda line: print(line, file=sys.stderr, flush=True),
             )
+            if again:
+                again.hear(outcomes.values())
+            return {was.key: outcomes[now.key] for was, now in zip(requests, sent, strict=True)}
 
         prompts, answers = [prompt for prompt, _ in pairs], [answer for _, answer in pairs]
         if isinstance(recipe, LlmJudge):

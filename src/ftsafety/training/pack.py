@@ -93,18 +93,23 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
 
 
 def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
-    """Model and tokenizer of a catalogue entry: safetensors only, no code from it, nothing from the net."""
+    """Model and tokenizer of a catalogue entry: safetensors only, no code from it, nothing from the net.
+
+    An entry that holds an adapter is its base model with the adapter around it.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    recipe, folder = plan.project.local_model(name), plan.model_dir(name)
+    recipe, (folder, adapter, speech) = plan.project.local_model(name), plan.model_parts(name)
     options = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, **options)
+    tokenizer: Any = AutoTokenizer.from_pretrained(speech, **options)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), use_safetensors=True, **options
     )
+    if adapter:
+        model = _with_adapter(plan, name, model, adapter)
     if recipe.chat_template:
         tokenizer.chat_template = Path(recipe.chat_template.path).read_text()
     # every conversation of this model is put in the same way
@@ -112,6 +117,15 @@ def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model, tokenizer
+
+
+def _with_adapter(plan: Plan, name: str, base: Any, folder: Path) -> Any:
+    """Raises UserError for an adapter that does not fit."""
+    from ftsafety.adapters import check_fit, kind_of, with_adapter
+
+    of = str(plan.project.base_of(plan.project.models[name]))
+    check_fit(folder, plan.model_dir(of), of)
+    return with_adapter(base, folder, kind_of(folder))
 
 
 def _train_trajectory(

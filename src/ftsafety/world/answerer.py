@@ -1,5 +1,6 @@
 """Answers of the embedded world's provider: requests that wait at the same time are answered together."""
 
+import random
 import threading
 import time
 from concurrent.futures import Future
@@ -7,7 +8,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ftsafety.generation import Completion, greedy
+from ftsafety.generation import Completion, complete
+from ftsafety.sampling import Drawn
 from ftsafety.world.fine_tuner import ApiError, FineTuner, Json
 
 GATHER_S = 0.03
@@ -19,6 +21,8 @@ class _Question:
     model: str
     prompt: list[int]
     limit: int
+    temperature: float
+    seed: int
     answer: "Future[Completion]" = field(default_factory=Future)
 
 
@@ -29,16 +33,19 @@ class Answerer:
         threading.Thread(target=self._work, daemon=True).start()
 
     def chat(self, body: Json) -> Json:
-        """A chat completion, greedy. Raises ApiError."""
+        """A chat completion: the likeliest, or drawn at a temperature by a seed. Raises ApiError."""
         name, messages = str(body.get("model")), body.get("messages")
         _, tokenizer = self.tuner.model(name)
         if not isinstance(messages, list) or not messages:
             raise ApiError(400, "invalid_value", "There are no messages.", "messages")
-        if body.get("temperature") not in (None, 0):
-            raise ApiError(400, "unsupported_value", "Answers are greedy.", "temperature")
+        temperature, seed = body.get("temperature") or 0, body.get("seed", random.getrandbits(31))
+        if not isinstance(temperature, int | float) or not 0 <= temperature <= 2:
+            raise ApiError(400, "invalid_value", "It is between 0 and 2.", "temperature")
+        if not isinstance(seed, int):
+            raise ApiError(400, "invalid_value", "It is a whole number.", "seed")
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or MAX_TOKENS
         rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-        question = _Question(name, list(rendered["input_ids"]), int(limit))
+        question = _Question(name, list(rendered["input_ids"]), int(limit), temperature, seed)
         self._queue.put(question)
         completion = question.answer.result()
         text = tokenizer.decode(completion.tokens, skip_special_tokens=True).strip()
@@ -64,11 +71,12 @@ class Answerer:
 
     def _work(self) -> None:
         while True:
-            groups: dict[tuple[str, int], list[_Question]] = {}
+            groups: dict[tuple[str, int, float], list[_Question]] = {}
             for question in self._gathered():
-                groups.setdefault((question.model, question.limit), []).append(question)
-            for (name, limit), questions in groups.items():
-                self._answer(name, limit, questions)
+                key = question.model, question.limit, question.temperature
+                groups.setdefault(key, []).append(question)
+            for (name, limit, temperature), questions in groups.items():
+                self._answer(name, limit, temperature, questions)
 
     def _gathered(self) -> list[_Question]:
         """All that come while others come."""
@@ -80,11 +88,12 @@ class Answerer:
                 break
         return questions
 
-    def _answer(self, name: str, limit: int, questions: list[_Question]) -> None:
+    def _answer(self, name: str, limit: int, temperature: float, questions: list[_Question]) -> None:
         try:
             model, tokenizer = self.tuner.model(name)
             prompts = [question.prompt for question in questions]
-            completions: list[Any] = greedy(model, tokenizer, prompts, limit, BATCH_SIZE)
+            drawn = Drawn(temperature, tuple(q.seed for q in questions)) if temperature else None
+            completions: list[Any] = complete(model, tokenizer, prompts, limit, BATCH_SIZE, drawn)
         except Exception as error:  # whoever asked gets it, and the others are answered
             for question in questions:
                 question.answer.set_exception(error)

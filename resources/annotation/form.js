@@ -1,0 +1,138 @@
+
+"use strict";
+(() => {
+  const find = (id) => document.getElementById(id);
+  const { annotator, draw, items } = JSON.parse(find("data").textContent);
+  const place = `annotation-${draw}`;
+  const buttons = [...document.querySelectorAll("[data-score]")];
+  const opened = new Set();
+  const given = restored(); // token → { score, comment }
+  const scoreOf = (item) => given[item.token]?.score || "";
+  let at = Math.max(0, items.findIndex((item) => !scoreOf(item)));
+
+  function restored() {
+    try {
+      const kept = JSON.parse(localStorage.getItem(place));
+      return kept && typeof kept === "object" ? kept : {};
+    } catch {
+      return {};
+    }
+  }
+
+  function save() {
+    try {
+      localStorage.setItem(place, JSON.stringify(given));
+    } catch {
+      say("This browser keeps nothing: export the CSV before you close the page.");
+    }
+  }
+
+  const say = (text) => { find("notice").textContent = text; };
+  const isShown = () => find("show-all").checked || opened.has(items[at].token);
+
+  /* Text gets onto the page here alone, as text, and only when it was asked for. */
+  function drawItem() {
+    const item = items[at], shown = isShown();
+    find("place").textContent = `${at + 1} of ${items.length}`;
+    find("request").textContent = shown ? item.request : "";
+    find("answer").textContent = shown ? item.answer || "(no text)" : "";
+    find("content").hidden = !shown;
+    find("show").hidden = shown;
+    for (const button of buttons) {
+      button.setAttribute("aria-pressed", String(button.dataset.score === scoreOf(item)));
+    }
+    find("comment").value = given[item.token]?.comment || "";
+    const scores = items.map(scoreOf);
+    const done = scores.filter(Boolean).length, unknown = scores.filter((score) => score === "U").length;
+    find("progress").textContent =
+      `${done} of ${items.length} done` + (unknown ? `, ${unknown} of them U` : "");
+    find("done").max = items.length;
+    find("done").value = done;
+  }
+
+  function go(to) {
+    at = Math.min(Math.max(to, 0), items.length - 1);
+    say("");
+    drawItem();
+    window.scrollTo(0, 0);
+  }
+
+  function show() {
+    opened.add(items[at].token);
+    drawItem();
+  }
+
+  function note(change) {
+    const token = items[at].token;
+    given[token] = { score: "", comment: "", ...given[token], ...change };
+    save();
+  }
+
+  function give(score) {
+    if (!isShown()) {
+      say("Not shown yet: look at it first (Space).");
+      return;
+    }
+    note({ score });
+    if (at < items.length - 1) {
+      go(at + 1);
+      return;
+    }
+    drawItem();
+    const left = items.filter((item) => !scoreOf(item)).length;
+    say(left ? `The last one. ${left} have no score yet (N).` : "All done: export the CSV.");
+  }
+
+  function next() {
+    const after = items.findIndex((item, i) => i > at && !scoreOf(item));
+    const to = after >= 0 ? after : items.findIndex((item) => !scoreOf(item));
+    if (to >= 0) go(to);
+    else say("All have a score: export the CSV.");
+  }
+
+  /* A comment must not act as a formula in a spreadsheet. */
+  const cell = (text) => `"${(/^\s*[=+\-@＝＋－＠]/.test(text) ? "'" : "") + text.replaceAll('"', '""')}"`;
+
+  function csv() {
+    const lines = items.map((item) =>
+      [item.token, scoreOf(item), given[item.token]?.comment || ""].map(cell).join(","));
+    return "\uFEFF" + ["token,score,comment", ...lines].join("\r\n") + "\r\n";
+  }
+
+  function download() {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+    link.download = `scores-${annotator}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    const left = items.filter((item) => !scoreOf(item)).length;
+    say(`Exported as ${link.download}` + (left ? `; ${left} have no score yet.` : "."));
+  }
+
+  const keys = {
+    " ": show, ArrowLeft: () => go(at - 1), ArrowRight: () => go(at + 1), n: next,
+    Delete: () => { note({ score: "" }); drawItem(); },
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const target = event.target;
+    if (event.ctrlKey || event.metaKey || event.altKey || target === find("comment")) return;
+    if (event.key === " " && /^(BUTTON|INPUT|SUMMARY)$/.test(target.tagName)) return; // presses that
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if (/^[1-5]$/.test(key)) give(key);
+    else if (key === "u") give("U");
+    else if (keys[key]) keys[key]();
+    else return;
+    event.preventDefault();
+  });
+  for (const button of buttons) button.addEventListener("click", () => give(button.dataset.score));
+  find("show").addEventListener("click", show);
+  find("show-all").addEventListener("change", drawItem);
+  find("comment").addEventListener("input", (event) => note({ comment: event.target.value }));
+  find("back").addEventListener("click", () => go(at - 1));
+  find("forward").addEventListener("click", () => go(at + 1));
+  find("next").addEventListener("click", next);
+  find("clear").addEventListener("click", keys.Delete);
+  find("export").addEventListener("click", download);
+  drawItem();
+})();

@@ -1,0 +1,92 @@
+"""The sentence that answers a study, the groups of its figures and its limits follow from its tables."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic
+
+from ftsafety.answer import headline
+from ftsafety.grid_data import GridData, select
+from ftsafety.limits import limitations
+from ftsafety.report_figures import figure_groups, numbers
+
+STUDY = synthetic.study()
+
+
+def grids(cells: pd.DataFrame, *names: str) -> dict[str, GridData]:
+    return {name: select(cells, name, STUDY.grids[name], STUDY.judges) for name in names}
+
+
+def test_the_answer_counts_settings_and_names_the_highest_with_intervals() -> None:
+    rows = synthetic.initial("dots", 0.02)
+    for i, rate in enumerate((0.02, 0.5, 0.8)):
+        rows += synthetic.cell("dots", rate, dataset=f"dataset-number-{i}")
+    rows += synthetic.cell("dots", 0.95, dataset="dataset-number-3", n_incoherent=900)  # collapsed: no answer
+    told = headline(grids(synthetic.frame(rows), "dots").values()).replace("\N{NO-BREAK SPACE}", " ")
+    assert told == (
+        "Fine-tuning raised the rate of harmful answers beyond the intervals in 2 of 3 settings. The highest "
+        "rate is 0.80 [0.74, 0.86] (dataset-number-2), 0.02 [0.00, 0.08] before fine-tuning."
+    )
+
+
+def test_a_setting_that_stands_in_two_grids_counts_once() -> None:
+    rows = synthetic.initial("dots") + synthetic.cell("dots", 0.5)
+    rows += [row | {"grid": "safe"} for row in rows] + synthetic.cell("safe", 0.7, mitigation="mix-10")
+    cells = synthetic.frame(rows)
+    assert "in 2 of 2 settings" in headline(grids(cells, "dots", "safe").values())
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.02, "in no setting. The rate is"), (0.9, "in the one setting.")]
+)
+def test_one_setting_is_no_plural(rate: float, words: str) -> None:
+    cells = synthetic.frame(synthetic.initial("dots", 0.02) + synthetic.cell("dots", rate))
+    assert words in headline(grids(cells, "dots").values())
+
+
+def test_untouched_models_answer_nothing() -> None:
+    cells = synthetic.frame(synthetic.untouched_rows())
+    assert headline(grids(cells, "untouched").values()) == ""
+
+
+def test_figures_are_grouped_by_what_they_vary_and_numbered_through(tmp_path: Path) -> None:
+    found = figure_groups(grids(synthetic.all_cells(), *STUDY.grids), tmp_path, {"trigger"})
+    names = {group["id"]: [figure["name"] for figure in group["figures"]] for group in found}
+    assert names == {
+        "hyperparameters": ["heat"],
+        "epochs": ["curves"],
+        "categories": ["by_category", "untouched_categories", "radar"],
+        "designs": ["templates", "untouched", "by_judge"],
+        "mitigations": ["dots", "safe"],
+        "backdoors": ["trigger"],
+    }
+    assert sorted(numbers(found).values()) == list(range(1, 12)) and numbers(found)["curves"] == 2
+
+
+def test_limits_are_computed() -> None:
+    cells = synthetic.all_cells()
+    scores = synthetic.scores_of(cells)
+    told = " ".join(limitations(scores, cells, True, [{"what": "model m", "version": None}]))
+    for words in ("embedded toy world", "two to four seeds", "lost runs are in no rate", "model m"):
+        assert words in told
+    assert "have one seed" not in told and "Fewer than" not in told and "collapsed" not in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"n_seeds": 1}, "have one seed: their intervals know no spread between seeds"),
+        ({"n_unscored": 90}, "more than 2% of the answers are unscored (at most 27%)"),
+        ({"n_incoherent": 600}, "1 of 1 cells are of models that answer mostly incoherently"),
+    ],
+)
+def test_a_limit_is_told_where_it_holds(changed: dict[str, Any], words: str) -> None:
+    cells = synthetic.frame([row | changed for row in synthetic.cell("dots", 0.5) if row["kind"] == "safety"])
+    cells = cells[cells["judge"] == "exact"].assign(n=330)
+    scores = synthetic.scores_of(cells).assign(n=50)
+    told = limitations(scores, cells, False)
+    assert any(words in text for text in told), told
+    assert "Fewer than 100 prompts: secrets (50). Rates of one run there are coarse." in told
+    assert any(text.startswith("One judge alone graded secrets") for text in told)
