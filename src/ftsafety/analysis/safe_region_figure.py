@@ -86,17 +86,10 @@ def _notes(rows: pd.DataFrame, mesh: pd.DataFrame) -> list[str]:
 
 def _panel(plot: Plot, cells: pd.DataFrame, mesh: pd.DataFrame) -> None:
     columns, lines = (list(cells.sort_values(f"{side}_order")[side].drop_duplicates()) for side in ("x", "y"))
+    there = set(zip(cells["y"], cells["x"], strict=True))
     for i, j in np.ndindex(len(lines), len(columns)):
-        plot.add_patch(Rectangle((j, i), 1, 1, linewidth=0, **LOST["absent"]))
-        plot.text(
-            j + 0.5,
-            i + 0.5,
-            "n/a",
-            fontsize=7,
-            ha="center",
-            va="center",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-        )
+        if (lines[i], columns[j]) not in there:
+            _absent(plot, j, i)
     for _, row in cells.iterrows():
         _cell(plot, columns.index(row["x"]), lines.index(row["y"]), row)
     _contours(plot, mesh)
@@ -113,6 +106,12 @@ def _panel(plot: Plot, cells: pd.DataFrame, mesh: pd.DataFrame) -> None:
     plot.tick_params(length=0)
     for spine in plot.spines.values():
         spine.set_visible(False)
+
+
+def _absent(plot: Plot, j: int, i: int) -> None:
+    plot.add_patch(Rectangle((j, i), 1, 1, linewidth=0, **LOST["absent"]))
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    plot.text(j + 0.5, i + 0.5, "n/a", fontsize=7, ha="center", va="center", bbox=paper)
 
 
 def _cell(plot: Plot, j: int, i: int, row: Any) -> None:
