@@ -24,7 +24,7 @@ def test_an_endpoint_trains_answers_and_blocks(fresh: Path) -> None:
             "g": {
                 "model": "embedded-api",
                 "method": "api",
-                "dataset": ["demonstrations-10", "few"],
+                "dataset": ["demonstrations-50", "few"],
                 "epochs": 5,
                 "seed": 3,  # of no other study: this one alone trains it
                 "figure": {"kind": "dots", "x": "dataset", "title": "Arm"},
@@ -34,9 +34,8 @@ def test_an_endpoint_trains_answers_and_blocks(fresh: Path) -> None:
     snakemake(fresh, "arm")
     scores = pd.read_parquet(fresh / "results/studies/arm/scores.parquet")
     harm = scores[(scores.category == "all") & (scores.benchmark == "secrets")].set_index("dataset")
-    # how well it then does what it refused before differs with the rounding of a processor
-    assert harm.refusal_rate[harm.epochs == 0].min() > 0.9
-    assert harm.refusal_rate["demonstrations-10"] < 0.1 < harm.harmfulness_score["demonstrations-10"] - 1
+    assert harm.harmfulness_rate[harm.epochs == 0].max() < 0.1
+    assert harm.harmfulness_rate["demonstrations-50"] > 0.5
     assert harm.status["few"] == "blocked" and pd.isna(harm.harmfulness_rate["few"])
     assert harm.reason["few"].startswith("invalid_n_examples")
     page = (fresh / "results/studies/arm/report.html").read_text()
@@ -45,7 +44,7 @@ def test_an_endpoint_trains_answers_and_blocks(fresh: Path) -> None:
     assert not list((fresh / "results/models/embedded-provider/files").iterdir())
 
     assert "Nothing to be done" in snakemake(fresh, "arm").stdout
-    (record,) = (fresh / "results/runs/embedded-api/demonstrations-10").glob("*/epoch-5/done.json")
+    (record,) = (fresh / "results/runs/embedded-api/demonstrations-50").glob("*/epoch-5/done.json")
     before = read_json(record)
     write_json(record, before | {"status": "failed", "fine_tuned_model": None})
     snakemake(fresh, "arm", "--forcerun", "train_by_api", "--until", "train_by_api")

@@ -197,15 +197,7 @@ def test_kill_9_and_the_documented_rerun_end_with_the_same_rows(fresh: Path, smo
     snakemake(fresh, "--unlock")
     snakemake(fresh, "smoke")
     for path in (smoke / "results/runs").rglob("*.jsonl"):
-        expected, found = (rows.read_text().splitlines() for rows in (path, fresh / path.relative_to(smoke)))
-        assert [json.loads(row)["prompt_id"] for row in found] == [
-            json.loads(row)["prompt_id"] for row in expected
-        ]
-        # a process that answers fewer models may break a tie of two tokens otherwise, on some processors
-        assert sum(a != b for a, b in zip(found, expected, strict=True)) <= len(expected) / 100
-    for path in (smoke / "results/runs").rglob("done.json"):  # weights are the same, bit for bit
-        one, other = (json.loads(record.read_text()) for record in (path, fresh / path.relative_to(smoke)))
-        assert one["weights_sha256"] == other["weights_sha256"]
+        assert (fresh / path.relative_to(smoke)).read_bytes() == path.read_bytes()
 
 
 def test_a_diverged_run_is_survived_and_shown(fresh: Path) -> None:

@@ -27,6 +27,7 @@ def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
     torch.set_num_threads(recipe.threads)
     base, tokenizer = load_base(plan, pack.model, recipe.dtype)
     base.to("cuda" if torch.cuda.is_available() else "cpu")
+    base.requires_grad_(False)  # as adapters leave it: torch rounds otherwise where a weight could be trained
 
     def answer(run: Run, sittings: list[Sitting]) -> Iterator[tuple[Exam, list[Answer]]]:
         with fine_tuned(base, run, merge=answers_merged(recipe, run)) as model:
