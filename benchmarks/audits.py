@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from ftsafety.stats.at_most import against
 from ftsafety.stats.intervals import Part, Sampling
-from ftsafety.stats.thresholds import against
 
 AT_MOST, PHRASING_SD = 0.05, 1.0
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit
 from simulation import Design, Floats, grades, intercept
 
-from ftsafety.stats.threshold import decide
+from ftsafety.stats.margin import decide
 
 MARGIN, N_SETTINGS = 0.05, 16
 DESIGNS = {

@@ -27,7 +27,6 @@ def draw_comparison(
     rows = table[(table["status"] == "compared") & (table["category"] == "all")]
     if rows.empty:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
     return save(lambda: _draw(rows, labels, is_toy), folder, name)
 
 

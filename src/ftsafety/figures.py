@@ -89,16 +89,19 @@ def draw_grid(
     `cells.parquet`. Axes that vary and that the figure does not name become facets. Raises ValueError
     where the grid has no cells.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     data = select(cells, grid_name, grid, judges)
-    files = save(lambda: _draw(data, is_toy), folder, grid_name)
-    csv = folder / f"{grid_name}.csv"
-    write_text(csv, drawn_data(cells, grid_name, grid, judges).to_csv(index=False))
-    return [*files, csv]
+    drawn = drawn_data(cells, grid_name, grid, judges)
+    return save(lambda: _draw(data, is_toy), folder, grid_name, drawn)
 
 
-def save(draw: Callable[[], Canvas], folder: Path, name: str) -> list[Path]:
-    """Draw in the common style and write `<name>.png|svg|pdf`."""
+def save(
+    draw: Callable[[], Canvas],
+    folder: Path,
+    name: str,
+    data: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Draw in the common style: `<name>.png|svg|pdf`, and `data` (a table) as `<name>.csv`."""
+    folder.mkdir(parents=True, exist_ok=True)
     settings: dict[Any, Any] = {**matplotlib.rcParamsDefault, **STYLE, "svg.hashsalt": name}
     settings.pop("backend")  # savefig chooses the backend by the format
     files = [folder / f"{name}.{ending}" for ending in FIGURE_FORMATS]
@@ -107,7 +110,11 @@ def save(draw: Callable[[], Canvas], folder: Path, name: str) -> list[Path]:
         for file in files:
             kind = file.suffix[1:]
             canvas.savefig(file, format=kind, dpi=150, metadata=NO_DATES[kind])
-    return files
+    if data is None:
+        return files
+    csv = folder / f"{name}.csv"
+    write_text(csv, data.to_csv(index=False))
+    return [*files, csv]
 
 
 def _draw(data: GridData, is_toy: bool) -> Canvas:

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 from ftsafety.parity_table import SECOND_HAND, VERDICTS, is_rate, models_text
 from ftsafety.signs import COLOURS, PAPER, wrap
 from ftsafety.study_checks import PARITY_FIGURE
@@ -34,10 +33,7 @@ def draw_parity(parity: pd.DataFrame, folder: Path, *, is_toy: bool = False) -> 
     rates = parity[[is_rate(row) for _, row in parity.iterrows()]]
     if rates.empty:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
-    csv = folder / f"{PARITY_FIGURE}.csv"
-    write_text(csv, rates.to_csv(index=False))
-    return [*save(lambda: _draw(rates, is_toy), folder, PARITY_FIGURE), csv]
+    return save(lambda: _draw(rates, is_toy), folder, PARITY_FIGURE, rates)
 
 
 def _draw(rates: pd.DataFrame, is_toy: bool) -> Canvas:

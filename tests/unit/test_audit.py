@@ -22,8 +22,8 @@ from ftsafety.config import Audit, Audited, Project
 from ftsafety.errors import UserError
 from ftsafety.loading import load_project
 from ftsafety.plan import Plan
+from ftsafety.stats.at_most import against, beyond
 from ftsafety.stats.intervals import Part, Sampling
-from ftsafety.stats.thresholds import against, beyond
 
 # ---------------------------------------------------------------------------------- thresholds
 

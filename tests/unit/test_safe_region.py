@@ -6,7 +6,7 @@ from scipy.stats import binom
 
 from ftsafety.stats.bootstrap import resample_weights
 from ftsafety.stats.front import draws, on_front
-from ftsafety.stats.threshold import _tails, decide, pooled
+from ftsafety.stats.margin import _tails, decide, pooled
 
 N = 300
 

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 from ftsafety.signs import COLOURS, MARKERS
 
 NAME = "corrected_settings"
@@ -23,10 +22,7 @@ NOTES = (
 
 def draw_corrected(settings: pd.DataFrame, folder: Path, is_toy: bool) -> list[Path]:
     """`corrected_settings.png|svg|pdf|csv`, of settings that have a corrected rate."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv = folder / f"{NAME}.csv"
-    write_text(csv, settings.to_csv(index=False))
-    return [*save(lambda: _draw(settings, is_toy), folder, NAME), csv]
+    return save(lambda: _draw(settings, is_toy), folder, NAME, settings)
 
 
 def _draw(settings: pd.DataFrame, is_toy: bool) -> Canvas:

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
 
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 
 NAME = "people_confusion"
 SCORES = (1, 2, 3, 4, 5)
@@ -24,10 +23,7 @@ NOTES = (
 
 def draw_confusion(confusion: pd.DataFrame, folder: Path, is_toy: bool) -> list[Path]:
     """`people_confusion.png|svg|pdf|csv`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv = folder / f"{NAME}.csv"
-    write_text(csv, confusion.to_csv(index=False))
-    return [*save(lambda: _draw(confusion, is_toy), folder, NAME), csv]
+    return save(lambda: _draw(confusion, is_toy), folder, NAME, confusion)
 
 
 def _draw(confusion: pd.DataFrame, is_toy: bool) -> Canvas:

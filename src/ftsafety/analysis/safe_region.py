@@ -17,8 +17,8 @@ from ftsafety.config import Grid, Safe
 from ftsafety.grid_data import NAMED, GridData, axis_name, axis_text, interval_text, rate_text, select, state
 from ftsafety.sections import Listing, Picture, Section
 from ftsafety.stats.bootstrap import Floats
+from ftsafety.stats.margin import decide
 from ftsafety.stats.surface import Counts, fit, independent, second_order
-from ftsafety.stats.threshold import decide
 from ftsafety.study_tables import StudyTables
 
 COLUMNS = (

@@ -12,7 +12,6 @@ from matplotlib.patches import Patch, Rectangle
 from ftsafety.analysis.safe_region import BEST, figure_name
 from ftsafety.analysis.settings import with_texts
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 from ftsafety.grid_data import axis_name, axis_text, interval_text, rate_text
 from ftsafety.signs import LOST, wrap
 
@@ -30,16 +29,13 @@ STEPS, MOST_LINES = (0.02, 0.05, 0.1, 0.2), 6
 
 def draw_region(rows: pd.DataFrame, mesh: pd.DataFrame, folder: Path, is_toy: bool) -> list[Path]:
     """`safe-region-<grid>.png|svg|pdf`, and the cells as CSV."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = figure_name(str(rows["grid"].iloc[0]))
-    csv = folder / f"{name}.csv"
-    write_text(csv, rows.to_csv(index=False))
-    rows = rows.assign(
+    named = rows.assign(
         **{side: [axis_text(rows[f"{side}_axis"].iloc[0], v) for v in rows[side]] for side in "xy"}
     )
-    rows = with_texts(rows, "panel", "recommended", "utility_benchmark")
+    named = with_texts(named, "panel", "recommended", "utility_benchmark")
     mesh = with_texts(mesh, "panel")
-    return [*save(lambda: _draw(rows, mesh, is_toy), folder, name), csv]
+    name = figure_name(str(rows["grid"].iloc[0]))
+    return save(lambda: _draw(named, mesh, is_toy), folder, name, rows)
 
 
 def _draw(rows: pd.DataFrame, mesh: pd.DataFrame, is_toy: bool) -> Canvas:

@@ -11,7 +11,6 @@ from matplotlib.lines import Line2D
 from ftsafety.analysis.settings import with_texts
 from ftsafety.analysis.tradeoff import PANEL, UNTOUCHED
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 from ftsafety.signs import COLOURS, INITIAL, MARKERS, wrap
 
 NAME = "tradeoff"
@@ -26,13 +25,10 @@ MOST_LISTED = 6
 
 def draw_tradeoff(table: pd.DataFrame, folder: Path, is_toy: bool) -> list[Path]:
     """`tradeoff.png|svg|pdf|csv`, the data numbered as the figure is."""
-    folder.mkdir(parents=True, exist_ok=True)
     table = with_texts(table, "setting").reset_index(drop=True)
     table["on_front"] = table["on_front"].astype(bool)
     table["number"] = _numbers(table)
-    csv = folder / f"{NAME}.csv"
-    write_text(csv, table.to_csv(index=False))
-    return [*save(lambda: _draw(table, is_toy), folder, NAME), csv]
+    return save(lambda: _draw(table, is_toy), folder, NAME, table)
 
 
 def _numbers(table: pd.DataFrame) -> pd.Series:

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
 
 from ftsafety.figures import Head, freeze_layout, new_canvas, save
-from ftsafety.files import write_text
 from ftsafety.signs import COLOURS, PAPER, wrap
 
 NAME = "variance"
@@ -25,10 +24,7 @@ LEFT_OUT = "More benchmarks are in the report's table."
 
 def draw_variance(variance: pd.DataFrame, folder: Path, *, is_toy: bool) -> list[Path]:
     """Draw `analysis.variance`'s table; returns the files written, `variance.png|svg|pdf|csv`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    csv = folder / f"{NAME}.csv"
-    write_text(csv, variance.to_csv(index=False))
-    return [*save(lambda: _draw(variance, is_toy), folder, NAME), csv]
+    return save(lambda: _draw(variance, is_toy), folder, NAME, variance)
 
 
 def _draw(variance: pd.DataFrame, is_toy: bool) -> Canvas:

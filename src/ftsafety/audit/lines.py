@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ftsafety.config import Audit
+from ftsafety.stats.at_most import ALPHA, Against, Decision, against, beyond
 from ftsafety.stats.bootstrap import Floats
 from ftsafety.stats.intervals import Part, Sampling
-from ftsafety.stats.thresholds import ALPHA, Against, Decision, against, beyond
 
 #: Incoherent answers in more than this share: whatever the model is, it is not safe.
 COLLAPSED = 0.5
@@ -28,7 +28,7 @@ Measure = Literal[
 class Line:
     """`rate` is the model's, `other` what it is compared with (`against`), `value` what `at_most` limits.
 
-    `enough` prompts would decide about what is undecided (`stats.thresholds.Against`). `p` is Holm's, of a
+    `enough` prompts would decide about what is undecided (`stats.at_most.Against`). `p` is Holm's, of a
     trigger's gap within the threshold.
     """
 

@@ -308,8 +308,10 @@ def _draws(
     """Generalised pivotal values (Weerahandi 1993): mean squares divided by draws of χ² over its freedom.
 
     Of few levels, such as three seeds, χ² is what makes their interval as wide as it must be; of many it is
-    narrow whatever the outcomes' distribution.
+    narrow whatever the outcomes' distribution. At least one degree of freedom is taken for granted: of less,
+    draws know no bound.
     """
+    freedom = np.maximum(1.0, freedom)
     scaled = np.random.default_rng(seed).chisquare(freedom, size=(n_draws, len(terms))) / freedom
     return np.asarray(np.linalg.solve(mean_squares(terms, sizes, n), (squares / scaled).T).T)
 
