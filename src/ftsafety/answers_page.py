@@ -91,6 +91,7 @@ def _categories(
 ) -> Iterator[dict[str, Any]]:
     """By category its prompts, each with the answers of untouched models and of the chosen runs."""
     sat = list(_sittings(plan, study, benchmark, chosen))
+    is_safety = plan.project.benchmarks[benchmark].kind == "safety"
     by_category: dict[str, dict[str, list[dict[str, Any]]]] = {}
     prompts: dict[str, str] = {}
     for name, answers, grades in sat:
@@ -102,7 +103,9 @@ def _categories(
     for category, of_prompts in by_category.items():
         yield {
             "name": category,
-            "n_harmful": sum(row["is_harmful"] for rows in of_prompts.values() for row in rows),
+            "n_harmful": sum(row["is_harmful"] for rows in of_prompts.values() for row in rows)
+            if is_safety
+            else None,
             "n_answers": sum(map(len, of_prompts.values())),
             "prompts": [
                 {"text": text_shown(prompts[prompt_id], show), "answers": rows}
