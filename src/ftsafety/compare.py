@@ -21,6 +21,7 @@ from ftsafety.errors import UserError
 from ftsafety.files import read_json_if_whole
 from ftsafety.grid_data import AXES, HEADLINE, axis_text, state
 from ftsafety.grids import DEFAULTS
+from ftsafety.records import LOST
 from ftsafety.stats.bootstrap import LEVEL, Floats
 from ftsafety.stats.differences import difference
 from ftsafety.stats.intervals import Part, Sampling
@@ -28,10 +29,20 @@ from ftsafety.stats.intervals import Part, Sampling
 #: What a row of a comparison is a row of, beside the axes.
 MEASURED = ("benchmark", "judge", "category")
 KEY = [*AXES, *MEASURED]
-NEEDED = ("runs", "kind", "n", "n_seeds", "n_incoherent", "ci_low", "ci_high", *HEADLINE.values())
+NEEDED = {
+    "cells": (
+        *(*MEASURED, "runs", "test_template", "epochs", "kind", "n", "n_seeds", "n_incoherent"),
+        *("ci_low", "ci_high", *HEADLINE.values(), *(f"n_{how}" for how in LOST)),
+    ),
+    "verdicts": (
+        *("run", "benchmark", "judge", "test_template", "prompt_id", "prompt"),
+        *("category", "cluster", "headline"),
+    ),
+    "scores": ("run", "seed"),
+}
 #: Columns of the table beside KEY and kind.
-COLUMNS = ("status", "n_a", "n_b", "a", "a_low", "a_high", "b", "b_low", "b_high", "difference", "low",
-           "high", "paired", "changed", "p_value", "p_holm", "differs")  # fmt: skip
+COLUMNS = ("status", "n_a", "n_b", "a", "a_low", "a_high", "b", "b_low", "b_high", "difference",
+           "ci_low", "ci_high", "paired", "changed", "p_value", "p_holm", "differs")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,12 +73,10 @@ class Side:
         """Benchmark → category, cluster and prompt by prompt id."""
         if self.verdicts is None:
             return {}
-        rows = self.verdicts
-        rows = rows if "prompt" in rows else rows.assign(prompt=rows["prompt_id"])
         columns = ["category", "cluster", "prompt"]
         return {
             str(benchmark): of.drop_duplicates("prompt_id").set_index("prompt_id")[columns].sort_index()
-            for benchmark, of in rows.groupby("benchmark", sort=False)
+            for benchmark, of in self.verdicts.groupby("benchmark", sort=False)
         }
 
     @cached_property
@@ -90,26 +99,36 @@ def read_side(named: str) -> Side:
             file=file,
             mend="name a finished study, or the path of a folder like results/studies/<study>",
         )
+    cells, verdicts, scores = (_read_table(folder, name) for name in NEEDED)
+    assert cells is not None
+    runs = pd.DataFrame(columns=["run", "seed"]) if scores is None else scores[["run", "seed"]]
+    provenance = read_json_if_whole(folder / "provenance.json")
+    return Side(
+        label=folder.resolve().name,
+        folder=folder,
+        cells=_canonical(cells),
+        verdicts=verdicts,
+        seeds=dict(runs.drop_duplicates("run").itertuples(index=False, name=None)),
+        provenance=provenance if isinstance(provenance, dict) else {},
+    )
+
+
+def _read_table(folder: Path, name: str) -> pd.DataFrame | None:
+    """None where an older revision wrote none. Raises UserError for what is no such table."""
+    file = folder / f"{name}.parquet"
+    if not file.exists():
+        return None
     try:
-        cells = pd.read_parquet(file)
+        table = pd.read_parquet(file)
     except (ValueError, OSError) as error:
         raise UserError("is no table", file=file, mend="score the study again") from error
-    if lacking := [name for name in NEEDED if name not in cells]:
+    if lacking := [column for column in NEEDED[name] if column not in table]:
         raise UserError(
             f"has no column {', '.join(lacking)}: another version of ftsafety wrote it",
             file=file,
             mend="score the study again by a newer version, or compare by the older one",
         )
-    verdicts, scores = folder / "verdicts.parquet", folder / "scores.parquet"
-    runs = pd.read_parquet(scores, columns=["run", "seed"]) if scores.exists() else pd.DataFrame()
-    return Side(
-        label=folder.resolve().name,
-        folder=folder,
-        cells=_canonical(cells),
-        verdicts=pd.read_parquet(verdicts) if verdicts.exists() else None,
-        seeds=dict(runs.drop_duplicates("run").itertuples(index=False, name=None)),
-        provenance=read_json_if_whole(folder / "provenance.json") or {},
-    )
+    return table
 
 
 def _canonical(cells: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +151,8 @@ def compare(a: Side, b: Side) -> pd.DataFrame:
 
     `status` is `compared`, `only a`, `only b`, or `no rate` (lost, collapsed or unscored on a side). Rates
     are headlines in [0, 1], `difference` is b − a with its 95 % interval; `changed` counts answers whose
-    headline changed, where it is paired. `p_holm` and `differs` are corrected over rows of category `all`.
+    verdict (harmful or not, refused or not, task score) changed, where it is paired. `p_holm` and `differs`
+    are corrected over rows of category `all`.
     """
     left, right = dict(_by_key(a.cells)), dict(_by_key(b.cells))
     rows = [
@@ -189,7 +209,7 @@ def _paired(a: Side, left: Any, b: Side, right: Any) -> dict[str, Any] | None:
     if found is None:
         return None
     changed = int((~((before == after) | (np.isnan(before) & np.isnan(after)))).sum())
-    return {"difference": found.value, "low": found.low, "high": found.high, "paired": True} | {
+    return {"difference": found.value, "ci_low": found.low, "ci_high": found.high, "paired": True} | {
         "changed": changed,
         "p_value": found.p_none if changed else 1.0,
     }
@@ -209,7 +229,7 @@ def _independent(left: Any, right: Any, column: str) -> dict[str, Any]:
     high = value + float(np.hypot(ends[3] - right[column], left[column] - ends[0]))
     towards = value - low if value > 0 else high - value
     z = norm.ppf((1 + LEVEL) / 2) * abs(value) / towards if towards > 0 else 0.0
-    return {"difference": value, "low": max(-1.0, low), "high": min(1.0, high), "paired": False} | {
+    return {"difference": value, "ci_low": max(-1.0, low), "ci_high": min(1.0, high), "paired": False} | {
         "p_value": float(2 * norm.sf(z))
     }
 

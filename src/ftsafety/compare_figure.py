@@ -7,11 +7,11 @@ from matplotlib.axes import Axes as Plot
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from ftsafety.figures import Head, freeze_layout, new_canvas, save
+from ftsafety.figures import FIGURE_FORMATS, Head, freeze_layout, new_canvas, save
 from ftsafety.panels import MEASURES
 from ftsafety.signs import COLOURS, wrap
 
-ALIKE, APART, UNPAIRED = COLOURS[0], COLOURS[1], "#666666"
+ALIKE, APART = COLOURS[0], COLOURS[1]
 SIZE = 3.5
 NAMES = {measure.kind: measure.title for measure in MEASURES if measure.has_interval}
 NOTE = (
@@ -26,6 +26,9 @@ def draw_comparison(
     """Draw what was compared in all categories together; nothing without any. Returns the files."""
     rows = table[(table["status"] == "compared") & (table["category"] == "all")]
     if rows.empty:
+        for file in folder.glob(f"{name}.*"):  # of an earlier comparison of the same names
+            if file.suffix[1:] in FIGURE_FORMATS:
+                file.unlink()
         return []
     return save(lambda: _draw(rows, labels, is_toy), folder, name)
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ftsafety import paths
 from ftsafety.compare import Side, compare, read_side
+from ftsafety.comparisons import difference_text, p_text
 from ftsafety.errors import UserError
 from ftsafety.files import write_text
 from ftsafety.grid_data import AXES, NO_VALUE, axis_name, interval_text, rate_text
@@ -49,7 +50,8 @@ def comparison_page(a: Side, b: Side, table: pd.DataFrame, name: str, *, is_toy:
     compared = totals[totals["status"] == "compared"]
     differs = compared["differs"].astype(bool)
     by_category = table[(table["category"] != "all") & (table["status"] == "compared")]
-    outside = (by_category["low"] > 0) | (by_category["high"] < 0)
+    outside = (by_category["ci_low"] > 0) | (by_category["ci_high"] < 0)
+    alone = {side: totals[totals["status"] == f"only {side}"] for side in ("a", "b")}
     made = _provenance(a, b)
     return render(
         "compare.html.j2",
@@ -67,8 +69,10 @@ def comparison_page(a: Side, b: Side, table: pd.DataFrame, name: str, *, is_toy:
         alike=_differences(compared[~differs], axes),
         categories=_differences(by_category[outside], axes),
         n_categories=len(by_category),
-        only={side: _settings(totals[totals["status"] == f"only {side}"], axes) for side in ("a", "b")},
+        only={side: _settings(rows, axes) for side, rows in alone.items()},
+        n_only={side: len(rows) for side, rows in alone.items()},
         no_rate=_settings(totals[totals["status"] == "no rate"], axes),
+        n_no_rate=int((totals["status"] == "no rate").sum()),
         made=made,
         n_otherwise=sum(row[-1] != "" for row in made["rows"]),
         lacks_provenance=[side.label for side in (a, b) if not side.provenance],
@@ -81,16 +85,16 @@ def summary(table: pd.DataFrame) -> str:
     compared = totals[totals["status"] == "compared"]
     counts = {status: int((totals["status"] == status).sum()) for status in ("only a", "only b", "no rate")}
     rest = [
-        f"{counts['only a']} are in A alone" if counts["only a"] else "",
+        f"{counts['only a']} in A alone" if counts["only a"] else "",
         f"{counts['only b']} in B alone" if counts["only b"] else "",
-        f"{counts['no rate']} have no rate on a side" if counts["no rate"] else "",
+        f"{counts['no rate']} without a rate on a side" if counts["no rate"] else "",
     ]
-    others = f" Beside them {', '.join(filter(None, rest))}." if any(rest) else ""
+    others = f" Beside them: {', '.join(filter(None, rest))}." if any(rest) else ""
     if compared.empty:
         return f"No setting is measured on both sides.{others}"
     n, differs = len(compared), compared["differs"].astype(bool)
     same = int((compared["changed"] == 0).sum())
-    alike = f"; {same} are the same answer by answer" if same else ""
+    alike = f"; {same} {'has' if same == 1 else 'have'} the same verdict on every answer" if same else ""
     told = f"Of {n} rates that both sides measured {int(differs.sum()) or 'none'} "
     told += f"differ{'s' if differs.sum() == 1 else ''} beyond chance (Holm, 5 %){alike}."
     if same < n:
@@ -98,7 +102,7 @@ def summary(table: pd.DataFrame) -> str:
         top = shown.iloc[int(shown["difference"].abs().to_numpy(dtype=float).argmax())]
         where = _setting(top, _varying(table)) or "the one setting"
         which = "The largest of them" if differs.any() else "The largest difference"
-        told += f" {which}, B − A, is {_difference(top)} ({where}; {top['benchmark']}, {top['judge']})."
+        told += f" {which}, B − A, is {_apart(top)} ({where}; {top['benchmark']}, {top['judge']})."
     return told + others
 
 
@@ -120,9 +124,8 @@ def _setting(row: Any, axes: list[str]) -> str:
     return ", ".join(row[axis] if axis in PLAIN else f"{axis_name(axis)} {row[axis]}" for axis in told)
 
 
-def _difference(row: Any) -> str:
-    value, low, high = (round(row[name], 2) + 0.0 for name in ("difference", "low", "high"))
-    return f"{value:+.2f} {interval_text(low, high)}".replace(" ", NO_BREAK)
+def _apart(row: Any) -> str:
+    return difference_text(row).replace(" ", NO_BREAK)
 
 
 def _estimate(row: Any, side: str) -> str:
@@ -137,23 +140,19 @@ def _differences(rows: pd.DataFrame, axes: list[str]) -> Table:
     names = ["benchmark", "judge", *(["category"] if by_category else [])]
     last = [] if by_category else ["p (Holm)"]
     return {
-        "columns": ["setting", *names, "A", "B", "B − A", "answers changed", *last],
+        "columns": ["setting", *names, "A", "B", "B − A", "verdicts changed", *last],
         "rows": [
             [
                 _setting(row, axes) or "the one setting",
                 *(row[name] for name in names),
                 *(_estimate(row, side) for side in ("a", "b")),
-                _difference(row),
+                _apart(row),
                 f"{row['changed']:.0f} of {row['n_a']:.0f}" if row["paired"] else "not paired",
-                *([] if by_category else [_p_text(row["p_holm"])]),
+                *([] if by_category else [p_text(row["p_holm"])]),
             ]
             for _, row in ordered.iterrows()
         ],
     }
-
-
-def _p_text(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def _settings(rows: pd.DataFrame, axes: list[str]) -> Table:
@@ -172,13 +171,14 @@ def _settings(rows: pd.DataFrame, axes: list[str]) -> Table:
 
 
 def _provenance(a: Side, b: Side) -> Table:
-    """What made either side, line by line; what differs comes first and is marked."""
+    """What made either side, line by line; what differs comes first, marked where both are recorded."""
+    both = bool(a.provenance and b.provenance)
     lines = [_lines({k: v for k, v in side.provenance.items() if k not in SILENT}) for side in (a, b)]
     rows = [
         [name, *(side.get(name, "not recorded") for side in lines)]
         for name in dict.fromkeys([*lines[0], *lines[1]])
     ]
-    marked = [[*row, "" if row[1] == row[2] else "≠ differs"] for row in rows]
+    marked = [[*row, "≠ differs" if both and row[1] != row[2] else ""] for row in rows]
     return {
         "columns": ["what", "A", "B", ""],
         "rows": sorted(marked, key=lambda row: row[-1] == ""),

@@ -102,6 +102,13 @@ def difference_text(row: Any) -> str:
     return f"{value:+.2f} {interval_text(*ends)}"
 
 
+def p_text(p: Any) -> str:
+    """A p-value with three digits."""
+    if pd.isna(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def conclude(pairs: Sequence[Pair] | Sequence[Gap]) -> dict[str, str]:
     """`measured` (sentences with rates and intervals) and `verdict`."""
     scored = [pair for pair in pairs if pair.has_rates]

@@ -18,14 +18,16 @@ def limitations(
     scores: pd.DataFrame, cells: pd.DataFrame, is_toy: bool, sources: Sequence[dict[str, Any]] = ()
 ) -> list[str]:
     """Sentences, what weighs most first."""
-    totals = cells[cells["category"] == "all"].drop_duplicates(["grid", "benchmark", *_setting(cells)])
+    asked = ["grid", "benchmark", *_setting(cells)]
+    judged = cells[cells["category"] == "all"].drop_duplicates([*asked, "judge"])
+    totals = judged.drop_duplicates(asked)
     trained = totals[totals["epochs"] > 0]
     told = [
         _toy(is_toy),
         _one_seed(trained),
         _few_prompts(scores),
         _judges(scores),
-        _unscored(totals),
+        _unscored(judged),
         _collapsed(trained),
         _lost(scores),
         _unpinned(sources),
@@ -81,14 +83,14 @@ def _judges(scores: pd.DataFrame) -> str:
     return f"One judge alone graded {', '.join(alone)}: nothing here says how far another would agree."
 
 
-def _unscored(totals: pd.DataFrame) -> str:
-    shares = (totals["n_unscored"] / totals["n"].where(totals["n"] > 0)).fillna(0.0)
+def _unscored(judged: pd.DataFrame) -> str:
+    shares = (judged["n_unscored"] / judged["n"].where(judged["n"] > 0)).fillna(0.0)
     n = int((shares > MUCH_UNSCORED).sum())
     if not n:
         return ""
     return (
-        f"In {n} of {len(totals)} cells more than {MUCH_UNSCORED:.0%} of the answers are unscored (at most "
-        f"{shares.max():.0%}); the bounds in the data say how far they could move a rate."
+        f"In {n} of {len(judged)} cells (each judge's) more than {MUCH_UNSCORED:.0%} of the answers are "
+        f"unscored (at most {shares.max():.0%}); the bounds in the data say how far they could move a rate."
     )
 
 

@@ -18,13 +18,15 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
     from ftsafety.training.pack import provenance as of_now
 
     runs = list(plan.studies[study].runs.values())
-    done = [record for record in map(trained, runs) if record] or [of_now()]
+    now = of_now()
+    done = [record for record in map(trained, runs) if record] or [now]
     benchmarks = plan.studies[study].benchmarks
     return {
         "study": study,
         "title": plan.project.studies[study].title,
         "is_toy": is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
+        "scored_by_revision": str(now["git_revision"]),
         "versions": _versions(done),
         "hardware": sorted({_hardware(record) for record in done}),
         "training_examples_cut": sum(record.get("n_examples_cut", 0) for record in done),

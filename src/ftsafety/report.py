@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from ftsafety.answer import headline
 from ftsafety.comparisons import MARGIN, difference_text
 from ftsafety.config import Study
 from ftsafety.contrasts import KEY
@@ -58,7 +57,7 @@ def build_report(
         question=study.question,
         study_name=study_name,
         is_toy=is_toy,
-        headline=headline(grids.values()),
+        headline=_headline(sections),
         findings=[{"tested": "", "grid": "", "judge": "", **finding} for finding in findings],
         counts={word: sum(f["verdict"] == word for f in findings) for word in FINDINGS},
         number_of=number_of,
@@ -84,6 +83,11 @@ def build_report(
             "rows": [list(line) for line in _lines({k: v for k, v in provenance.items() if k not in told})],
         },
     )
+
+
+def _headline(sections: Sequence[Section]) -> str:
+    """What fine-tuning did, paired and corrected for the number of settings; empty where nothing was."""
+    return next((" ".join(part.answer[:2]) for part in sections if part.id == "before-after"), "")
 
 
 def _section(section: Section, folder: Path) -> dict[str, Any]:

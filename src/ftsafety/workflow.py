@@ -309,7 +309,7 @@ def figures_digest(plan: Plan, study: str) -> str:
 def report_digest(plan: Plan, study: str) -> str:
     modules = (*ANALYSES, "sections.py", "study_pages.py", "report.py", "pages.py", "visible.py",
                "findings.py", "comparisons.py", "report_figures.py", "panels.py", "heat_table.py",
-               "answer.py", "limits.py", "grid_data.py", "parity_table.py")  # fmt: skip
+               "limits.py", "grid_data.py", "parity_table.py")  # fmt: skip
     pages = [file.read_text() for file in sorted((plan.project.root / "resources/report").glob("*"))]
     recipes = [
         getattr(plan.project, catalogue)[name].model_dump(mode="json")
@@ -320,9 +320,10 @@ def report_digest(plan: Plan, study: str) -> str:
 
 
 def card_digest(plan: Plan, study: str) -> str:
-    page = [(plan.project.root / f"resources/report/{name}.html.j2").read_text() for name in ("base", "card")]
+    files = ("base.html.j2", "card.html.j2", "style.css")
+    page = [(plan.project.root / "resources/report" / name).read_text() for name in files]
     pair = plan.project.audited[study].model_dump(mode="json")
-    modules = ("audit/lines.py", "audit/card.py", "pages.py", *STATISTICS)
+    modules = ("audit/lines.py", "audit/card.py", "pages.py", "visible.py", *STATISTICS)
     return digest([_study(plan, study), pair, page, _code(*modules)])
 
 

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -65,6 +66,8 @@ def running(folder: Path, cluster: Cluster, target: str = "smoke") -> Iterator[s
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # a shell that starts the tests in the background lets all below it ignore Ctrl-C
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process

@@ -35,7 +35,7 @@ def write_study(folder: Path, rates: dict[float, float], *, seeds: tuple[int, ..
     folder.mkdir(parents=True)
     cells, verdicts, scores = [], [], []
     for lr, rate in rates.items():
-        runs = [f"{folder.parent.name}-{lr:g}-{seed}-e1" for seed in seeds]
+        runs = [f"{folder.parents[1].name}-{lr:g}-{seed}-e1" for seed in seeds]
         values = np.array([answers(rate, seed) for seed in seeds])
         for run, seed, row in zip(runs, seeds, values, strict=True):
             scores.append({"run": run, "seed": seed})
@@ -55,7 +55,7 @@ def write_study(folder: Path, rates: dict[float, float], *, seeds: tuple[int, ..
     pd.DataFrame(cells).to_parquet(folder / "cells.parquet")
     pd.concat(verdicts).to_parquet(folder / "verdicts.parquet")
     pd.DataFrame(scores).to_parquet(folder / "scores.parquet")
-    made = {"is_toy": True, "git_revision": [folder.parent.name], "versions": {"torch": "2.13"}}
+    made = {"is_toy": True, "git_revision": [folder.parents[1].name], "versions": {"torch": "2.13"}}
     (folder / "provenance.json").write_text(json.dumps(made))
     return folder
 
@@ -94,11 +94,29 @@ def test_a_paired_difference_is_that_of_stats_and_narrower_than_an_independent_o
     values = [np.array([answers(rate, seed) for seed in range(3)]) for rate in (0.2, 0.6)]
     expected = difference([Part(-1.0, values[0], sampling), Part(1.0, values[1], sampling)])
     assert expected is not None and paired["paired"]
-    assert (paired["difference"], paired["low"], paired["high"]) == pytest.approx(
+    assert (paired["difference"], paired["ci_low"], paired["ci_high"]) == pytest.approx(
         (expected.value, expected.low, expected.high)
     )
     assert paired["changed"] == (values[0] != values[1]).sum()
     assert paired["differs"] and paired["p_holm"] >= paired["p_value"]
+
+
+def test_p_and_interval_say_the_same_of_sides_that_share_seeds_and_most_answers() -> None:
+    """Far beyond 95 % the interval of three shared seeds shrinks again, which must not make p small."""
+    rng = np.random.default_rng(0)
+    sampling = Sampling.of(CATEGORIES, CLUSTERS, PROMPTS)
+    n_small = 0
+    for _ in range(150):
+        chance = rng.beta(0.3, 0.7, (1, N_PROMPTS)) * rng.uniform(0.3, 1.0, (3, 1))
+        one = (rng.random((3, N_PROMPTS)) < chance).astype(float)
+        again = (rng.random((3, N_PROMPTS)) < chance).astype(float)
+        other = np.where(rng.random(one.shape) < 0.1, again, one)  # a tenth of the answers drawn anew
+        found = difference([Part(-1.0, one, sampling), Part(1.0, other, sampling)])
+        assert found is not None
+        is_apart = found.low > 0 or found.high < 0
+        assert (found.p_none <= 0.05) == is_apart or found.p_none == pytest.approx(0.05, abs=1e-3)
+        n_small += found.p_none <= 0.05
+    assert n_small <= 15  # nothing differs: 5 % of 150 and chance
 
 
 def test_sides_that_are_the_same_answer_by_answer_do_not_differ(sides: tuple[Path, Path]) -> None:
@@ -121,7 +139,7 @@ def test_what_cannot_be_paired_is_compared_as_independent(sides: tuple[Path, Pat
     assert not found["paired"] and pd.isna(found["changed"])
     value = found["b"] - found["a"]
     half = np.hypot(0.1, 0.1)  # both intervals are ± 0.1
-    assert (found["difference"], found["low"], found["high"]) == pytest.approx(
+    assert (found["difference"], found["ci_low"], found["ci_high"]) == pytest.approx(
         (value, value - half, value + half)
     )
     z = 1.959964 * value / half
@@ -139,7 +157,7 @@ def test_a_collapsed_side_is_compared_with_nothing(sides: tuple[Path, Path]) -> 
     cells.assign(n_incoherent=cells["n"]).to_parquet(sides[0] / "cells.parquet")
     table = compare(*read(sides))
     assert row(table, "3e-4")["status"] == "no rate" and pd.isna(row(table, "3e-4")["difference"])
-    assert "2 have no rate on a side" in summary(table)
+    assert "2 without a rate on a side" in summary(table)
 
 
 def test_holm_corrects_over_all_categories_together_alone(sides: tuple[Path, Path]) -> None:
@@ -152,9 +170,9 @@ def test_holm_corrects_over_all_categories_together_alone(sides: tuple[Path, Pat
 
 def test_the_sentence_counts_and_names_the_largest(sides: tuple[Path, Path]) -> None:
     told = summary(compare(*read(sides))).replace("\N{NO-BREAK SPACE}", " ")
-    assert told.startswith("Of 2 rates that both sides measured 1 differs beyond chance (Holm, 5 %); 1 are")
+    assert told.startswith("Of 2 rates that both sides measured 1 differs beyond chance (Holm, 5 %); 1 has")
     assert "learning rate 3e-4; secrets, exact" in told and "+0." in told
-    assert told.endswith("Beside them 1 are in A alone, 1 in B alone.")
+    assert told.endswith("Beside them: 1 in A alone, 1 in B alone.")
 
 
 def test_the_page_marks_what_was_made_otherwise(
@@ -164,7 +182,7 @@ def test_the_page_marks_what_was_made_otherwise(
     page, _ = write_comparison(*map(str, sides))
     html = page.read_text()
     assert page == Path("results/compare-s-s.html") and "This is a toy" in html
-    assert "<td>git revision</td><td>results</td><td>results</td><td></td>" in html
+    assert "<td>git revision</td><td>old</td><td>new</td><td>≠ differs</td>" in html
     for ending in ("csv", "png", "svg", "pdf"):
         assert page.with_suffix(f".{ending}").exists() and f"compare-s-s.{ending}" in html
     made = json.loads((sides[1] / "provenance.json").read_text()) | {"versions": {"torch": "2.14"}}
@@ -203,8 +221,8 @@ def test_what_is_no_study_is_refused(sides: tuple[Path, Path], tmp_path: Path) -
     with pytest.raises(UserError, match="the same folder"):
         write_comparison(str(sides[0]), f"{sides[0]}/")
     cells = pd.read_parquet(sides[0] / "cells.parquet")
-    cells.drop(columns="ci_low").to_parquet(sides[0] / "cells.parquet")
-    with pytest.raises(UserError, match="has no column ci_low: another version"):
+    cells.drop(columns=["ci_low", "n_blocked"]).to_parquet(sides[0] / "cells.parquet")
+    with pytest.raises(UserError, match="has no column ci_low, n_blocked: another version"):
         read_side(str(sides[0]))
     (sides[1] / "cells.parquet").write_text("no table")
     with pytest.raises(UserError, match="is no table"):

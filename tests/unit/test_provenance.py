@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from conftest import plan_study
 
 from ftsafety import paths
@@ -9,6 +10,7 @@ from ftsafety.files import write_json
 from ftsafety.plan import Plan
 from ftsafety.prepare import prepare_data
 from ftsafety.provenance import provenance, training
+from ftsafety.recipes import Hardware
 
 RECORD = {
     "status": "ok",
@@ -32,8 +34,12 @@ def recorded(project: Path) -> Plan:
 
 def test_the_longest_run_of_a_trajectory_is_what_it_took(project: Path) -> None:
     plan = recorded(project)
-    rows = training(plan, list(plan.studies["t"].runs.values()))
-    assert rows == [{"model": "tiny", "trajectories": 2, "seconds": 601.0, "gpu_hours": 0.0}]
+    runs = list(plan.studies["t"].runs.values())
+    assert training(plan, runs) == [{"model": "tiny", "trajectories": 2, "seconds": 601.0, "gpu_hours": 0.0}]
+    tiny = plan.project.models["tiny"]
+    on_gpus = tiny.model_copy(update={"hardware": Hardware(gpus=2, nodes=3, ranks=2)})
+    plan.project.models["tiny"] = on_gpus
+    assert training(plan, runs)[0]["gpu_hours"] == pytest.approx(6 * 601 / 3600, abs=1e-3)
 
 
 def test_an_endpoint_tells_no_seconds_and_untouched_models_take_none(project: Path) -> None:

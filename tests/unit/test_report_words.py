@@ -1,4 +1,4 @@
-"""The sentence that answers a study, the groups of its figures and its limits follow from its tables."""
+"""The groups of a study's figures and its limits follow from its tables."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import synthetic
 
-from ftsafety.answer import headline
 from ftsafety.grid_data import GridData, select
 from ftsafety.limits import limitations
 from ftsafety.report_figures import figure_groups, numbers
@@ -17,38 +16,6 @@ STUDY = synthetic.study()
 
 def grids(cells: pd.DataFrame, *names: str) -> dict[str, GridData]:
     return {name: select(cells, name, STUDY.grids[name], STUDY.judges) for name in names}
-
-
-def test_the_answer_counts_settings_and_names_the_highest_with_intervals() -> None:
-    rows = synthetic.initial("dots", 0.02)
-    for i, rate in enumerate((0.02, 0.5, 0.8)):
-        rows += synthetic.cell("dots", rate, dataset=f"dataset-number-{i}")
-    rows += synthetic.cell("dots", 0.95, dataset="dataset-number-3", n_incoherent=900)  # collapsed: no answer
-    told = headline(grids(synthetic.frame(rows), "dots").values()).replace("\N{NO-BREAK SPACE}", " ")
-    assert told == (
-        "Fine-tuning raised the rate of harmful answers beyond the intervals in 2 of 3 settings. The highest "
-        "rate is 0.80 [0.74, 0.86] (dataset-number-2), 0.02 [0.00, 0.08] before fine-tuning."
-    )
-
-
-def test_a_setting_that_stands_in_two_grids_counts_once() -> None:
-    rows = synthetic.initial("dots") + synthetic.cell("dots", 0.5)
-    rows += [row | {"grid": "safe"} for row in rows] + synthetic.cell("safe", 0.7, mitigation="mix-10")
-    cells = synthetic.frame(rows)
-    assert "in 2 of 2 settings" in headline(grids(cells, "dots", "safe").values())
-
-
-@pytest.mark.parametrize(
-    ("rate", "words"), [(0.02, "in no setting. The rate is"), (0.9, "in the one setting.")]
-)
-def test_one_setting_is_no_plural(rate: float, words: str) -> None:
-    cells = synthetic.frame(synthetic.initial("dots", 0.02) + synthetic.cell("dots", rate))
-    assert words in headline(grids(cells, "dots").values())
-
-
-def test_untouched_models_answer_nothing() -> None:
-    cells = synthetic.frame(synthetic.untouched_rows())
-    assert headline(grids(cells, "untouched").values()) == ""
 
 
 def test_figures_are_grouped_by_what_they_vary_and_numbered_through(tmp_path: Path) -> None:

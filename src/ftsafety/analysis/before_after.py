@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ftsafety.analysis.settings import Outcomes, outcomes, setting_text, settings, varying
-from ftsafety.comparisons import difference_text
+from ftsafety.comparisons import difference_text, p_text
 from ftsafety.grid_data import AXES, HEADLINE, rate_text
 from ftsafety.sections import Listing, Section
 from ftsafety.stats.intervals import Sampling
@@ -195,12 +195,6 @@ def _told(row: pd.Series) -> list[str]:
         *(p_text(row[p]) for p in ("p_value", "p_holm", "p_bh", "p_models")),
         *(_with_interval(row, name) for name in ("h", "odds")),
     ]
-
-
-def p_text(p: Any) -> str:
-    if pd.isna(p):
-        return "n/a"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _with_interval(row: pd.Series, name: str) -> str:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ftsafety.analysis.response import BATCH, RATE, STEPS, Response, respond, scored_settings
 from ftsafety.analysis.settings import GROUP, HYPERPARAMETERS, Outcomes, groups, outcomes, settings, varying
+from ftsafety.comparisons import p_text
 from ftsafety.grid_data import NO_VALUE, axis_name, axis_text
 from ftsafety.sections import Listing, Section
 from ftsafety.stats.surface import effect, lack_of_fit
@@ -185,12 +186,6 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
 
 
-def _p_text(p: float) -> str:
-    if pd.isna(p):
-        return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def _group_text(row: Any) -> str:
     text = f"{row['model']} on {row['dataset']}"
     text += "" if row["mitigation"] == NO_VALUE else f" with {row['mitigation']}"
@@ -203,7 +198,7 @@ def _effect_table(effects: pd.DataFrame) -> dict[str, list[Any]]:
         [
             *(_group_text(row), row["benchmark"], row["effect"]),
             _ratio(row) if pd.notna(row["odds_ratio"]) else f"not told: {row['note']}",
-            _p_text(row["p_value"]),
+            "" if pd.isna(row["p_value"]) else p_text(row["p_value"]),
         ]
         for _, row in effects.iterrows()
     ]
@@ -217,7 +212,7 @@ def _fit_table(fits: pd.DataFrame) -> dict[str, list[Any]]:
             *(axis_text("", row[count]) for count in ("n_settings", "n_unscored", "n_collapsed", "n_runs")),
             row["terms"] if pd.notna(row["terms"]) else f"not fitted: {row['note']}",
             *(f"{row[of]:.3f}" if pd.notna(row[of]) else "n/a" for of in ("missed", "left_out", "seeds")),
-            _p_text(row["p_value"]) or "n/a",
+            p_text(row["p_value"]),
         ]
         for _, row in fits.iterrows()
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb, exp, log, nan, sqrt
 
 import numpy as np
@@ -15,6 +15,8 @@ from ftsafety.stats.intervals import Part, Spread, measure, seeds_of, t_square, 
 MOST_CHOICES = 1_000_000
 #: No p-value is said to be smaller.
 LEAST_P = 1e-12
+#: Levels that are looked at on the way to it.
+STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,14 @@ class Difference:
         def at(log_p: float) -> float:
             return beyond(1 - 2 * exp(log_p))
 
-        least, most = log(LEAST_P), log(0.5 - 1e-9)
-        if at(least) >= 0:
-            return LEAST_P
-        return exp(float(brentq(at, least, most))) if at(most) > 0 else 0.5
+        most, least = log(0.5 - 1e-9), log(LEAST_P)
+        if at(most) <= 0:
+            return 0.5
+        # far out the interval may shrink again (few seeds, whose luck both sides share): the first end counts
+        for high, low in pairwise(np.linspace(most, least, STEPS)):
+            if at(low) < 0:
+                return exp(float(brentq(at, low, high)))
+        return LEAST_P
 
 
 def difference(parts: Sequence[Part]) -> Difference | None:
