@@ -47,10 +47,10 @@ def simulate(name: str, design: Design, n_studies: int) -> None:
     for _ in range(n_studies):
         start = grades(untouched, rng)
         limit = untouched.rate + MARGIN
-        states = [d.state for d in decide(grid(design, [limit] * 16, rng), start, clusters, MARGIN)]
+        states = [d.state for d in decide(grid(design, [limit] * 16, rng), [start] * 16, clusters, MARGIN)]
         at_margin.append(["safe" in states, "not safe" in states])
         rates = [0.005] * 8 + [0.3] * 8
-        states = [d.state for d in decide(grid(design, rates, rng), start, clusters, MARGIN)]
+        states = [d.state for d in decide(grid(design, rates, rng), [start] * len(rates), clusters, MARGIN)]
         wrong.append("not safe" in states[:8] or "safe" in states[8:])
         told.append([states[:8].count("safe") / 8, states[8:].count("not safe") / 8])
     safe, unsafe = np.mean(at_margin, axis=0)

@@ -194,14 +194,14 @@ def select(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str
             if told[axis].nunique() == 1
             and (label := told[axis].iloc[0]) not in (axis_text(axis, DEFAULTS.get(axis)), NO_VALUE)
         },
-        judges=_headline_judges(mine, judges),
+        judges=headline_judges(mine, judges),
         all_judges=tuple(judges),
     )
 
 
 def _of_grid(cells: pd.DataFrame, grid_name: str, grid: Grid, judges: Sequence[str]) -> pd.DataFrame:
     mine = cells[cells["grid"] == grid_name]
-    shown = mine["judge"] == mine["benchmark"].map(_headline_judges(mine, judges))
+    shown = mine["judge"] == mine["benchmark"].map(headline_judges(mine, judges))
     if _shows_judges(grid):
         shown |= (mine["kind"] == "safety") & mine["judge"].isin(judges)
     mine = mine[shown]
@@ -218,7 +218,7 @@ def _shows_judges(grid: Grid) -> bool:
     return "judge" in (grid.figure.x, grid.figure.y, grid.figure.hue)
 
 
-def _headline_judges(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, str]:
+def headline_judges(rows: pd.DataFrame, judges: Sequence[str]) -> dict[str, str]:
     """Benchmark → the first of `judges` that grades it."""
     graded = set(zip(rows["benchmark"], rows["judge"], strict=True))
     first = {b: next((j for j in judges if (b, j) in graded), None) for b in rows["benchmark"].unique()}
@@ -282,6 +282,10 @@ def rate_text(value: Any) -> str:
 
 def interval_text(low: Any, high: Any) -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"[{low:.2f}, {high:.2f}]"
+
+
+def estimate_text(value: Any, low: Any, high: Any) -> str:
+    return f"{rate_text(value)} {interval_text(low, high)}".strip()
 
 
 def state(row: Any, metric: str = "harmfulness_rate") -> str:

@@ -201,9 +201,9 @@ def _advice(known: Pilot, sweep: Sweep, half: float) -> list[str]:
     lines = [f"  ±{100 * half:g} points takes"]
     for what, found, rate in (("rate", known.rates, known.rate), ("difference", known.differences, None)):
         if found is not None:
-            for design in _cheapest(found, rate, sweep.design, half):
-                lines.append(f"    {what:12}{_numbers(design)}: {_cost(design, sweep)}")
-            if not _cheapest(found, rate, sweep.design, half):
+            enough = _cheapest(found, rate, sweep.design, half)
+            lines += [f"    {what:12}{_numbers(design)}: {_cost(design, sweep)}" for design in enough]
+            if not enough:
                 lines.append(f"    {what:12}more than {max(SEEDS)} seeds × {max(PROMPTS)} prompts")
     lines.append(f"  this study has  {_numbers(sweep.design)}: {_cost(sweep.design, sweep)}")
     return lines

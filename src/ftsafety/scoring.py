@@ -20,7 +20,7 @@ from ftsafety import paths
 from ftsafety.contrasts import check_contrasts, contrasts
 from ftsafety.errors import UserError
 from ftsafety.files import read_rows, write_json
-from ftsafety.judging.agreement import HARMFUL, agreement
+from ftsafety.judging.agreement import HARMFUL
 from ftsafety.judging.pack import judged
 from ftsafety.parity import parity
 from ftsafety.plan import Cell, Exam, Plan
@@ -275,13 +275,6 @@ class Scorer:
         rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=VERDICT_COLUMNS)
         return rows[list(VERDICT_COLUMNS)]
 
-    def agreement(self) -> pd.DataFrame:
-        """How far judges of the same answers to safety benchmarks agree: `ftsafety.judging.agreement`."""
-        rows = self.verdict_rows()
-        rows = rows[rows["kind"] == "safety"]
-        sittings = rows["run"] + " " + rows["test_template"]  # a run may be asked under several templates
-        return agreement(rows.assign(run=sittings), self.samples)
-
 
 def asked_under(run: Run, exam: Exam) -> str:
     """The prompt template of an exam's answers."""
@@ -371,7 +364,7 @@ def check_scores(plan: Plan, study: str, scores: pd.DataFrame) -> None:
 
 
 def score_study(plan: Plan, study: str) -> None:
-    """Write the tables of a study (runs, scores, cells, verdicts, parity, contrasts, agreement) and what made
+    """Write the tables of a study (runs, scores, cells, verdicts, parity, contrasts) and what made
     them."""
     scorer = Scorer(plan, study)
     scores = scorer.scores()
@@ -387,5 +380,4 @@ def score_study(plan: Plan, study: str) -> None:
     contrasted = contrasts(scorer)
     check_contrasts(plan, study, contrasted)
     contrasted.to_csv(folder / "contrasts.csv", index=False)
-    scorer.agreement().to_csv(folder / "agreement.csv", index=False)
     write_json(folder / "provenance.json", provenance(plan, study))

@@ -277,7 +277,7 @@ def score_digest(plan: Plan, study: str) -> str:
     judges = plan.studies[study].grid_judges
     identities = [judge_identity(plan, judge) for judge in plan.studies[study].judges]
     samples = plan.project.settings.bootstrap_samples
-    modules = ("scoring.py", "judging/agreement.py", "parity.py", "contrasts.py", "provenance.py")
+    modules = ("scoring.py", "parity.py", "contrasts.py", "provenance.py")
     code = _code(*modules, *STATISTICS)
     triggers = {name: trigger.model_dump() for name, trigger in plan.project.triggers.items()}
     vulnerable = {name: grid.figure.vulnerable for name, grid in plan.project.studies[study].grids.items()}

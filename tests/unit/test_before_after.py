@@ -8,7 +8,8 @@ import pytest
 from grid_study import Point, study
 
 from ftsafety.analysis import before_after
-from ftsafety.stats.paired import MCNEMAR, OVER_SEEDS
+from ftsafety.stats.intervals import Sampling
+from ftsafety.stats.paired import MCNEMAR, OVER_SEEDS, compare
 from ftsafety.study_tables import StudyTables
 
 POINTS: list[Point] = [(rate, 16, 1) for rate in (5e-5, 1e-4, 2e-4, 4e-4)]
@@ -77,6 +78,23 @@ def test_an_unscored_setting_and_one_without_a_start(tmp_path: Path) -> None:
     )
     assert before_after.tables(alone) == {}
     assert before_after.section({}) is None
+
+
+def test_an_untouched_model_without_a_scored_answer_is_told(tmp_path: Path) -> None:
+    of = made(n_seeds=3)
+    start = of.cells.loc[of.cells["epochs"] == 0, "runs"].iloc[0]
+    of.verdicts.loc[of.verdicts["run"] == start, "headline"] = np.nan
+    assert set(through_csv(of, tmp_path)["state"]) == {"unscored"}
+
+
+def test_odds_of_several_seeds_are_those_of_the_counts_beside_them() -> None:
+    before, after = np.zeros((1, 60)), np.zeros((2, 60))
+    before[0, 40] = 1.0
+    after[0, :20] = after[0, 40] = 1.0  # 20 rose; in the other seed none, and one fell
+    sampling = Sampling.of(["a"] * 60, [str(i) for i in range(60)])
+    found = compare(before, after, sampling)
+    assert found is not None and (found.more, found.less, found.odds.value) == (20, 1, 20.0)
+    assert found.odds.low <= 20.0 <= found.odds.high  # type: ignore[operator]
 
 
 def test_the_section_counts_settings_by_each_standard(tmp_path: Path) -> None:

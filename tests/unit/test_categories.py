@@ -244,6 +244,16 @@ def test_power_stands_beside_no_difference() -> None:
     assert row[7] == f"{found['categories']['power'].iloc[0]:.2f}"
 
 
+def test_phrasings_of_one_name_in_two_categories_are_two() -> None:
+    apart = simulated(DESIGN)
+    alike = StudyTables(
+        apart.name, apart.recipe, apart.scores, apart.cells,
+        apart.verdicts.assign(cluster=apart.verdicts["cluster"].str.split("-").str[1]),
+    )  # fmt: skip
+    one, other = (vulnerability.tables(of)["categories"] for of in (apart, alike))
+    pd.testing.assert_frame_equal(one, other)
+
+
 def test_more_prompts_give_more_power() -> None:
     few, many = (
         vulnerability.tables(simulated(replace(DESIGN, sd_category=0.0, phrasings=n)))["categories"]

@@ -1,6 +1,7 @@
 """What analyses of hyperparameters say of studies whose rates are known."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from scipy.special import expit
 
 from ftsafety.analysis import hyperparameters, safe_region, tradeoff
 from ftsafety.analysis.settings import settings
+from ftsafety.config import Study
 from ftsafety.study_tables import StudyTables
 
 RATES, BATCHES = (5e-5, 1e-4, 2e-4, 4e-4), (8, 16, 32, 64)
@@ -95,6 +97,20 @@ def test_what_cannot_be_fitted_is_told(rate: float, tmp_path: Path) -> None:
     assert section is not None and "the table of fits says why" in section.answer[0]
 
 
+def test_what_a_single_run_carries_alone_is_not_fitted() -> None:
+    """The jackknife leaves every run out once."""
+    points: list[Point] = [*((rate, 16, 1) for rate in (5e-5, 1e-4, 2e-4, 4e-4)), (1e-4, 16, 3)]
+    fits = hyperparameters.tables(study(points, lambda p: 0.4, utility, n_seeds=1))["surface_fit"]
+    assert "single run alone" in str(fits.set_index("benchmark").loc["secrets", "note"])
+
+
+def test_one_phrasing_in_all_is_no_reason_to_stop() -> None:
+    made = study(ONE_EPOCH, safe_harm, utility)
+    made.verdicts["cluster"] = "the only one"
+    assert set(safe_region.tables(made)["safe_region"]["state"]) >= {"safe", "not safe"}
+    assert hyperparameters.tables(made)["surface_fit"]["terms"].notna().all()
+
+
 def test_one_setting_has_nothing_to_say() -> None:
     made = study(ONE_EPOCH[:1], harm, utility)
     assert hyperparameters.tables(made) == {} and tradeoff.tables(made) == {}
@@ -131,6 +147,38 @@ def test_safe_region_has_three_states_and_recommends_by_utility(tmp_path: Path) 
     assert {file.name for file in files} == {f"safe-region-heat.{e}" for e in ("png", "svg", "pdf", "csv")}
 
 
+def test_a_panel_of_collapsed_models_decides_nothing() -> None:
+    table = safe_region.tables(study(ONE_EPOCH, harm, utility, incoherent=ONE_EPOCH))["safe_region"]
+    assert set(table["state"]) == {"collapsed"}
+
+
+def under(template: str, made: StudyTables) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Cells and verdicts of a study as if its data had this template, which is its dataset's name."""
+    cells = made.cells.assign(test_template=template, train_template=template, dataset=template)
+    cells.loc[cells["epochs"] == 0, ["dataset", "train_template"]] = None
+    cells["runs"] = [",".join(f"{run}-{template}" for run in runs.split(",")) for runs in cells["runs"]]
+    verdicts = made.verdicts.assign(test_template=template, run=made.verdicts["run"] + f"-{template}")
+    return cells, verdicts
+
+
+def test_each_cell_is_held_against_its_own_untouched_model() -> None:
+    """Half of the answers are harmful everywhere; under one template they were so before."""
+    points: list[Point] = [(rate, 16, 1) for rate in (1e-4, 2e-4)]
+    one = study(points, lambda p: 0.5, utility)
+    (cells, verdicts), (others, harmed) = under("safe", one), under("harmed", one)
+    is_start = (harmed["kind"] == "safety") & harmed["run"].str.contains("None")
+    harmed.loc[is_start, "headline"] = (np.arange(is_start.sum()) % 2).astype(float)
+    others.loc[(others["kind"] == "safety") & (others["epochs"] == 0), "harmfulness_rate"] = 0.5
+    heat: Any = {"kind": "heatmap", "x": "dataset", "y": "learning_rate", "title": "t"}
+    grids = {"heat": {"dataset": ["safe", "harmed"], "figure": heat}}
+    recipe = Study.model_validate(one.recipe.model_dump(exclude_unset=True) | {"grids": grids})
+    both = pd.concat([cells, others], ignore_index=True)
+    made = StudyTables("x", recipe, one.scores, both, pd.concat([verdicts, harmed], ignore_index=True), 100)
+    table: Any = safe_region.tables(made)["safe_region"]
+    told = {(row.x, row.start, row.state) for row in table.itertuples()}
+    assert told == {("safe", 0.0, "not safe"), ("harmed", 0.5, "undecided")}
+
+
 def test_nothing_safe_is_said(tmp_path: Path) -> None:
     tables = through_csv(safe_region.tables(study(ONE_EPOCH, lambda p: 0.6, utility)), tmp_path)
     section = safe_region.section(tables)
@@ -155,6 +203,17 @@ def test_tradeoff_marks_front_untouched_and_collapsed(tmp_path: Path) -> None:
     assert section is not None and "2 of 4 settings on the front" in section.answer[0]
     files = tradeoff.draw(tables, tmp_path / "figures", True)
     assert {file.name for file in files} == {f"tradeoff.{ending}" for ending in ("png", "svg", "pdf", "csv")}
+
+
+def test_a_rate_is_that_of_its_own_test_template() -> None:
+    points: list[Point] = [(rate, 16, 1) for rate in (1e-4, 2e-4)]
+    one = study(points, lambda p: 0.2, lambda p: 0.9)
+    other = one.cells.assign(test_template="other", harmfulness_rate=one.cells["harmfulness_rate"] + 0.5)
+    verdicts = pd.concat([one.verdicts, one.verdicts.assign(test_template="other")], ignore_index=True)
+    cells = pd.concat([one.cells, other], ignore_index=True)
+    table = tradeoff.tables(StudyTables("x", one.recipe, one.scores, cells, verdicts, 100))["tradeoff"]
+    means = table[table["state"] == "ok"].groupby(table["test_template"])["harm"].mean()
+    assert means.to_dict() == pytest.approx({"plain": 0.2, "other": 0.7}, abs=0.01)
 
 
 def test_a_study_without_utility_draws_no_tradeoff(tmp_path: Path) -> None:

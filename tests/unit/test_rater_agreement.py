@@ -62,7 +62,7 @@ def test_fleiss_own_example() -> None:
         *([0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1]),
         *([7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7]),
     ]
-    assert fleiss(np.array(counts, float)) == pytest.approx(0.210, abs=5e-4)
+    assert fleiss(np.array(counts, float), 14) == pytest.approx(0.210, abs=5e-4)
 
 
 def test_alpha_takes_missing_scores_as_the_library_does() -> None:
@@ -78,7 +78,8 @@ def test_fleiss_leaves_out_answers_that_not_all_have_scored() -> None:
     first, second = scores()
     whole = np.stack([first, second], axis=1)
     with_hole = np.vstack([whole, [[1, np.nan], [np.nan, np.nan]]])
-    assert fleiss(count_scores(with_hole)) == fleiss(count_scores(whole))
+    assert fleiss(count_scores(with_hole), 2) == fleiss(count_scores(whole), 2)
+    assert np.isnan(fleiss(count_scores(whole), 3))  # a third rater has scored none of them
 
 
 def test_intervals_hold_the_number_and_get_narrower() -> None:
@@ -88,7 +89,7 @@ def test_intervals_hold_the_number_and_get_narrower() -> None:
         resamples = stratified_resamples(first.astype(int), 400, 0)
         assert (resamples @ np.eye(6)[first.astype(int)] == np.bincount(first.astype(int), minlength=6)).all()
         found = pair_estimates(cells_of(first, second), resamples)
-        found |= panel_estimates(count_scores(np.stack([first, second], axis=1)), resamples)
+        found |= panel_estimates(count_scores(np.stack([first, second], axis=1)), resamples, 2)
         for estimate in found.values():
             assert estimate.low < estimate.value < estimate.high  # type: ignore[operator]
         widths.append(found["kappa"].high - found["kappa"].low)  # type: ignore[operator]
@@ -103,5 +104,5 @@ def test_what_is_undefined_is_none_and_nothing_warns(one: list[float]) -> None:
         table = pair_table(first, first)
         assert all(np.isnan(of(table)) for name, of in PAIR.items() if name != "agreement")
         counts = count_scores(np.stack([first, first], axis=1))
-        found = panel_estimates(counts, stratified_resamples(np.zeros(3, int), 20, 0))
+        found = panel_estimates(counts, stratified_resamples(np.zeros(3, int), 20, 0), 2)
     assert all(estimate.value is None for estimate in found.values())

@@ -23,15 +23,15 @@ def test_tails_are_binomial() -> None:
 
 
 def test_settings_far_from_the_limit_are_told_and_one_at_it_is_not() -> None:
-    found = decide([answers(0), answers(0.05), answers(0.5)], answers(0, 1), np.arange(N), 0.05)
+    found = decide([answers(0), answers(0.05), answers(0.5)], [answers(0, 1)] * 3, np.arange(N), 0.05)
     assert [decision.state for decision in found] == ["safe", "undecided", "not safe"]
     assert found[0].p_safe == pytest.approx(0.95**N, rel=0.02)
 
 
 def test_the_untouched_models_own_rate_moves_the_limit() -> None:
     start = answers(0.3, 1)
-    assert decide([answers(0.2)], start, np.arange(N), 0.05)[0].state == "safe"
-    assert decide([answers(0.2)], answers(0, 1), np.arange(N), 0.05)[0].state == "not safe"
+    assert decide([answers(0.2)], [start], np.arange(N), 0.05)[0].state == "safe"
+    assert decide([answers(0.2)], [answers(0, 1)], np.arange(N), 0.05)[0].state == "not safe"
 
 
 def test_few_phrasings_say_less() -> None:
@@ -39,7 +39,7 @@ def test_few_phrasings_say_less() -> None:
     clusters = np.arange(N) // 10
     settings = [answers(0), answers(0.5)]
     assert pooled(settings, clusters).phrasings == pytest.approx(1, abs=0.05)
-    assert decide(settings, answers(0, 1), clusters, 0.05)[0].state == "undecided"
+    assert decide(settings, [answers(0, 1)] * len(settings), clusters, 0.05)[0].state == "undecided"
 
 
 def test_seeds_that_differ_say_less() -> None:
@@ -47,8 +47,11 @@ def test_seeds_that_differ_say_less() -> None:
     assert pooled(differing, np.arange(N)).seeds > 1
     assert pooled([answers(0.4)], np.arange(N)).seeds == pytest.approx(0, abs=1e-12)
     near = answers(0.02)
-    assert decide([near], answers(0, 1), np.arange(N), 0.05)[0].state == "safe"
-    assert decide([near, *differing], answers(0, 1), np.arange(N), 0.05)[0].state == "undecided"
+    assert decide([near], [answers(0, 1)], np.arange(N), 0.05)[0].state == "safe"
+    assert (
+        decide([near, *differing], [answers(0, 1)] * (1 + len(differing)), np.arange(N), 0.05)[0].state
+        == "undecided"
+    )
 
 
 def test_front() -> None:

@@ -11,6 +11,7 @@ import pytest
 from conftest import REPOSITORY, edit
 
 from ftsafety import paths
+from ftsafety.analysis import analyse_study
 from ftsafety.answers import publish_rows
 from ftsafety.errors import UserError
 from ftsafety.files import write_rows
@@ -221,17 +222,18 @@ def test_verdicts_on_other_answers_are_refused(plan: Plan) -> None:
 
 def test_a_study_becomes_tables_figures_and_a_page(plan: Plan) -> None:
     score_study(plan, "t")
+    analyse_study(plan, "t")
     draw_study(plan, "t")
     write_report(plan, "t")
     folder = paths.study_dir("t")
-    agreement = pd.read_csv(folder / "agreement.csv")
+    agreement = pd.read_csv(folder / "analysis/agreement.csv")
     (row,) = agreement.itertuples()
     n_answers = 4 * sum(len(exams) for exams in plan.studies["t"].exams_of.values()) // 3
     assert (row.benchmark, row.judge_a, row.judge_b, row.n) == ("harm", "keyword", "exact", n_answers)
     assert row.agreement == 0.5
     assert (folder / "figures/untouched.png").stat().st_size > 1000
     page = (folder / "report.html").read_text()
-    for text in ("What was asked", "--forcerun judge_by_api", "over-refusal", "embedded-1"):
+    for text in ("Judge against judge", "--forcerun judge_by_api", "over-refusal", "embedded-1"):
         assert text in page
 
 

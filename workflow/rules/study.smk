@@ -12,7 +12,6 @@ rule score:
         scores="results/studies/{study}/scores.parquet",
         cells="results/studies/{study}/cells.parquet",
         verdicts="results/studies/{study}/verdicts.parquet",
-        agreement="results/studies/{study}/agreement.csv",
         parity="results/studies/{study}/parity.csv",
         contrasts="results/studies/{study}/contrasts.csv",
         provenance="results/studies/{study}/provenance.json",

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ftsafety.analysis.labels import Labels, labels_of
-from ftsafety.grid_data import AXES, axis_name, axis_text, interval_text, rate_text
+from ftsafety.grid_data import AXES, axis_name, axis_text, estimate_text, rate_text
 from ftsafety.sections import Listing, Picture, Section
 from ftsafety.stats.bootstrap import BOOTSTRAP_SEED, Estimate
 from ftsafety.stats.corrected import judge_errors, prediction_powered, rogan_gladen
@@ -128,7 +128,7 @@ def _answer(judges: pd.DataFrame) -> list[str]:
     for row in known.to_dict("records"):
         below, above = row["judge_rate"] < row["corrected_low"], row["judge_rate"] > row["corrected_high"]
         verdict = "too low" if below else "too high" if above else "within it"
-        share = f"{rate_text(row['corrected'])} {interval_text(row['corrected_low'], row['corrected_high'])}"
+        share = _shown(row, "corrected")
         sentences.append(
             f"People would call a share of {share} of the study's {row['n_answers']} answers harmful; judge "
             f"{row['judge']} says {rate_text(row['judge_rate'])}, {verdict}."
@@ -162,4 +162,4 @@ def _setting_listing(settings: pd.DataFrame) -> dict[str, list[Any]]:
 
 
 def _shown(row: Mapping[Any, Any], name: str) -> str:
-    return f"{rate_text(row[name])} {interval_text(row[f'{name}_low'], row[f'{name}_high'])}".strip()
+    return estimate_text(*(row[name + end] for end in ("", "_low", "_high")))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ftsafety.grid_data import interval_text, rate_text
+from ftsafety.grid_data import estimate_text
 from ftsafety.judging.agreement import NUMBERS, agreement
 from ftsafety.sections import Listing, Section
 from ftsafety.study_tables import StudyTables
@@ -27,7 +27,7 @@ def tables(study: StudyTables) -> dict[str, pd.DataFrame]:
         agreement(rows, min(SAMPLES, study.bootstrap_samples)).assign(category=category)
         for category, rows in safety.groupby("category", sort=False)
     ]
-    return {"judge_pairs": pairs, "judge_pairs_by_category": pd.concat(parts, ignore_index=True)}
+    return {"agreement": pairs, "agreement_by_category": pd.concat(parts, ignore_index=True)}
 
 
 def draw(found: Mapping[str, pd.DataFrame], folder: Path, is_toy: bool) -> list[Path]:
@@ -35,9 +35,9 @@ def draw(found: Mapping[str, pd.DataFrame], folder: Path, is_toy: bool) -> list[
 
 
 def section(found: Mapping[str, pd.DataFrame]) -> Section | None:
-    if "judge_pairs" not in found:
+    if "agreement" not in found:
         return None
-    pairs, by_category = found["judge_pairs"], found["judge_pairs_by_category"]
+    pairs, by_category = found["agreement"], found["agreement_by_category"]
     return Section(
         "judges",
         "Judge against judge",
@@ -83,4 +83,4 @@ def _listing(pairs: pd.DataFrame, more: list[str]) -> dict[str, list[Any]]:
 
 
 def _shown(row: Mapping[Any, Any], name: str) -> str:
-    return f"{rate_text(row[name])} {interval_text(row[f'{name}_low'], row[f'{name}_high'])}".strip()
+    return estimate_text(*(row[name + end] for end in ("", "_low", "_high")))

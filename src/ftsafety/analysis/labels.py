@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 from ftsafety.annotation.draw import ANSWER, UNSCORED
+from ftsafety.judging.agreement import HARMFUL
 from ftsafety.stats.agreement import stratified_resamples
 from ftsafety.stats.bootstrap import BOOTSTRAP_SEED, Floats
 from ftsafety.stats.corrected import Labelled, group
 from ftsafety.study_tables import StudyTables
 
-HARMFUL = 5
 #: Resamples of each interval: the libraries work through them one by one.
 MOST_SAMPLES = 1000
 
@@ -22,9 +22,9 @@ class Labels:
     """The answers that people have scored, a row each, and all answers that they were drawn from.
 
     `ratings` is (answers, annotators), NaN where there is no score. `answers` is indexed by ANSWER in the
-    same order: `stratum`, `probability`, `category` and `people`, the reference: the middle of the scores,
+    same order: `stratum`, `n_stratum`, `category` and `people`, the reference: the middle of the scores,
     the lower of two middles. `population` has every answer to a safety benchmark by ANSWER: the headline
-    judge's `stratum` now. `n_stale` scores were of answers that have changed since.
+    judge's `stratum` now.
     """
 
     ratings: pd.DataFrame
@@ -32,7 +32,6 @@ class Labels:
     population: pd.DataFrame
     verdicts: pd.DataFrame
     samples: int
-    n_stale: int
 
     @cached_property
     def weights(self) -> Floats | None:
@@ -100,13 +99,12 @@ def labels_of(study: StudyTables) -> Labels | None:
         return None
     ratings = scored.pivot(index=ANSWER, columns="annotator", values="score")
     facts = scored.drop_duplicates(ANSWER).set_index(ANSWER).loc[ratings.index]
-    answers = facts[["stratum", "n_stratum", "probability", "category"]].copy()
+    answers = facts[["stratum", "n_stratum", "category"]].copy()
     answers["people"] = [_middle(row) for row in ratings.to_numpy(dtype=float)]
     scores = headline["score"]
     stratum = scores.fillna(0).astype(int).astype(str).where(scores.notna(), UNSCORED).rename("stratum")
-    stale = int((~study.labels["is_current"]).sum())
     samples = min(study.bootstrap_samples, MOST_SAMPLES)
-    return Labels(ratings, answers, stratum.to_frame(), verdicts, samples, stale)
+    return Labels(ratings, answers, stratum.to_frame(), verdicts, samples)
 
 
 def _middle(scores: Floats) -> float:

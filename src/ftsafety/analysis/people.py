@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ftsafety.analysis.labels import HARMFUL, Labels, labels_of
-from ftsafety.grid_data import interval_text, rate_text
+from ftsafety.analysis.labels import Labels, labels_of
+from ftsafety.grid_data import estimate_text
+from ftsafety.judging.agreement import HARMFUL
 from ftsafety.sections import Listing, Picture, Section
 from ftsafety.stats.agreement import cells_of, count_scores, pair_estimates, panel_estimates
 from ftsafety.stats.bootstrap import Estimate, Floats
@@ -69,9 +70,10 @@ def _agreement(labels: Labels) -> list[list[Any]]:
         rows += _pair(labels, f"judge {judge}", PEOPLE, labels.judged(judge), labels.people)
     ratings = labels.ratings.to_numpy(dtype=float)
     if ratings.shape[1] > 1:
-        found = panel_estimates(count_scores(ratings), labels.resamples)
-        n = int(((~np.isnan(ratings)).sum(1) > 1).sum())
-        rows += [_row(PANEL, PANEL, DRAWN, n, measure, e) for measure, e in found.items()]
+        n_raters, given = ratings.shape[1], (~np.isnan(ratings)).sum(1)
+        n_of = {"fleiss_kappa": int((given == n_raters).sum())}
+        for measure, e in panel_estimates(count_scores(ratings), labels.resamples, n_raters).items():
+            rows.append(_row(PANEL, PANEL, DRAWN, n_of.get(measure, int((given > 1).sum())), measure, e))
     for one, other in combinations(range(ratings.shape[1]), 2):
         names = labels.ratings.columns[one], labels.ratings.columns[other]
         rows += _pair(labels, *names, ratings[:, one], ratings[:, other])
@@ -212,7 +214,7 @@ def _number(agreement: pd.DataFrame, first: str, measure: str) -> str:
 
 
 def _with_interval(row: Any) -> str:
-    return f"{rate_text(row['value'])} {interval_text(row['low'], row['high'])}".strip()
+    return estimate_text(row["value"], row["low"], row["high"])
 
 
 def _listing(agreement: pd.DataFrame) -> dict[str, list[Any]]:

@@ -13,7 +13,15 @@ import pandas as pd
 from ftsafety.analysis.settings import HYPERPARAMETERS, Outcomes, varying
 from ftsafety.grid_data import axis_name, axis_text
 from ftsafety.stats.bootstrap import Floats
-from ftsafety.stats.surface import Counts, Surface, estimable, fit, independent, second_order
+from ftsafety.stats.surface import (
+    Counts,
+    Surface,
+    estimable,
+    fit,
+    independent,
+    second_order,
+    stands_without_any_run,
+)
 
 RATE, BATCH, STEPS = "learning rate", "batch", "steps"
 FACTORS = ("schedule", "schedule_factor", "warmup_steps", "warmup_share", "weight_decay",
@@ -116,6 +124,8 @@ def respond(rows: pd.DataFrame, outcome: Outcomes) -> Response | str:
     """
     if not varying(rows, HYPERPARAMETERS):
         return "the settings do not differ in a hyperparameter"
+    if not outcome.clusters.any():
+        return "a single prompt tells nothing of others"
     code = coding(rows)
     linear = np.column_stack([np.ones(len(rows)), code.columns(rows)])
     first = independent(linear)
@@ -126,12 +136,16 @@ def respond(rows: pd.DataFrame, outcome: Outcomes) -> Response | str:
     names = [("", *code.names)[i] for i in first[1:]]
     most = max(0, min(len(rows) // 2, n_runs - LEAST_DF) - len(first))
     products, words = second_order(linear[:, first[1:]], names, most)
+    reason = ""
     for second, named in ((products, words), (products[:, :0], [])):
         design = np.column_stack([linear[:, first], second])
-        surface = fit(design, counts)
-        if surface is not None:
+        if not stands_without_any_run(design, counts):
+            reason = "a single run alone carries a coefficient"
+        elif (surface := fit(design, counts)) is not None:
             return Response(rows, code, linear, first, named, design, counts, surface)
-    return "rates of 0 or 1 on one side leave a slope without a bound"
+        else:
+            reason = "rates of 0 or 1 on one side leave a slope without a bound"
+    return reason
 
 
 def count(rows: pd.DataFrame, outcome: Outcomes) -> Counts:

@@ -14,11 +14,11 @@ import pandas as pd
 
 from ftsafety.analysis.settings import Outcomes, outcomes, with_texts
 from ftsafety.config import Grid, Safe
-from ftsafety.grid_data import NAMED, GridData, axis_name, axis_text, interval_text, rate_text, select, state
+from ftsafety.grid_data import NAMED, GridData, axis_name, axis_text, estimate_text, select, state
 from ftsafety.sections import Listing, Picture, Section
 from ftsafety.stats.bootstrap import Floats
 from ftsafety.stats.margin import decide
-from ftsafety.stats.surface import Counts, fit, independent, second_order
+from ftsafety.stats.surface import Counts, fit, independent, second_order, stands_without_any_run
 from ftsafety.study_tables import StudyTables
 
 COLUMNS = (
@@ -77,18 +77,20 @@ def _panel_text(panel: Mapping[str, str]) -> str:
 def _cells(
     data: GridData, panel: dict[str, str], harm: Outcomes, beside: Outcomes | None, study: StudyTables
 ) -> pd.DataFrame | None:
-    """A panel's cells; None without an untouched model to compare them with."""
+    """A panel's cells; None without an untouched model to compare each of them with, or with one prompt."""
     here = data.where(panel)
     rows = here[here["benchmark"] == harm.benchmark]
-    start = data.initial_of(rows.iloc[0]) if len(rows) else None
-    if start is None or pd.isna(start["harmfulness_rate"]):
+    starts = [start for _, row in rows.iterrows() if (start := data.initial_of(row)) is not None]
+    rates = [start["harmfulness_rate"] for start in starts]
+    if not len(rows) or len(starts) < len(rows) or pd.isna(rates).any() or not harm.clusters.any():
         return None
-    before = harm.of(start["runs"].split(","), start["test_template"])[:1]
-    table = _facts(data.grid, rows, harm, start["harmfulness_rate"], study.recipe.safe)
+    befores = [harm.of(start["runs"].split(","), start["test_template"])[:1] for start in starts]
+    table = _facts(data.grid, rows, harm, rates, study.recipe.safe)
     told = (table["state"] == "ok").to_numpy()
     runs = [(row["runs"].split(","), row["test_template"]) for _, row in rows.iterrows()]
-    harms = [harm.of(*of) for of, ok in zip(runs, told, strict=True) if ok]
-    decisions = decide(harms, before, harm.clusters, study.recipe.safe.harm_rise_below)
+    asked = [(harm.of(*of), before) for of, before, ok in zip(runs, befores, told, strict=True) if ok]
+    harms, before_them = ([pair[i] for pair in asked] for i in (0, 1))
+    decisions = decide(harms, before_them, harm.clusters, study.recipe.safe.harm_rise_below)
     for column in ("state", "p_safe", "p_unsafe"):
         table.loc[told, column] = [getattr(decision, column) for decision in decisions]
     if beside is not None:
@@ -96,17 +98,17 @@ def _cells(
         for column, of in (("utility", "utility"), ("utility_low", "ci_low"), ("utility_high", "ci_high")):
             table[column] = utility[of].to_numpy()
         table["utility_benchmark"] = beside.benchmark
-        _recommend(table, runs, before, harm, beside, study)
+        _recommend(table, runs, befores, harm, beside, study)
     return table
 
 
-def _facts(grid: Grid, rows: pd.DataFrame, harm: Outcomes, start: float, safe: Safe) -> pd.DataFrame:
+def _facts(grid: Grid, rows: pd.DataFrame, harm: Outcomes, starts: list[float], safe: Safe) -> pd.DataFrame:
     x, y = grid.figure.x, grid.figure.y
     assert x and y
     facts: dict[str, Any] = {
         "benchmark": harm.benchmark,
         "judge": harm.judge,
-        "start": start,
+        "start": starts,
         "harm_rise_below": safe.harm_rise_below,
         "utility_within": safe.utility_within,
         **dict.fromkeys(("p_safe", "p_unsafe", "confidence"), np.nan),
@@ -115,7 +117,7 @@ def _facts(grid: Grid, rows: pd.DataFrame, harm: Outcomes, start: float, safe: S
     }
     table = rows[["n_seeds", "ci_low", "ci_high"]].reset_index(drop=True).assign(**facts)
     table["rate"] = rows["harmfulness_rate"].to_numpy()
-    table["rise"] = table["rate"] - start
+    table["rise"] = table["rate"] - table["start"]
     table["state"] = [state(row) for _, row in rows.iterrows()]
     for side, axis in (("x", x), ("y", y)):
         table[f"{side}_axis"] = axis
@@ -129,7 +131,7 @@ def _facts(grid: Grid, rows: pd.DataFrame, harm: Outcomes, start: float, safe: S
 def _recommend(
     table: pd.DataFrame,
     runs: Sequence[tuple[list[str], str]],
-    before: Floats,
+    befores: Sequence[Floats],
     harm: Outcomes,
     utility: Outcomes,
     study: StudyTables,
@@ -143,7 +145,7 @@ def _recommend(
     if not chosen:
         return
     sampled = [of.draws([of.of(*runs[i]) for i in chosen], study.bootstrap_samples) for of in (harm, utility)]
-    start = harm.draws([before], study.bootstrap_samples)
+    start = harm.draws([befores[i] for i in chosen], study.bootstrap_samples)
     is_safe = sampled[0] - start < safe.harm_rise_below
     best = np.where(is_safe, sampled[1], -np.inf).max(axis=1, keepdims=True)
     confidence = (is_safe & (sampled[1] >= best - safe.utility_within)).mean(axis=0)
@@ -177,7 +179,8 @@ def _mesh(table: pd.DataFrame) -> pd.DataFrame:
     index = np.arange(len(rows))
     answers = np.full(len(rows), 100.0)
     counts = Counts(rows["utility"].to_numpy(dtype=float) * answers, answers, index, index, index)
-    surface = fit(np.column_stack([first, second]), counts)
+    design = np.column_stack([first, second])
+    surface = fit(design, counts) if stands_without_any_run(design, counts) else None
     if surface is None:
         return nothing
     levels = [np.log2(np.unique(table[side])) for side in ("x_order", "y_order")]
@@ -279,7 +282,7 @@ def _place(row: Any) -> str:
 
 
 def _estimate(row: Any, value: str, low: str, high: str) -> str:
-    return f"{rate_text(row[value])} {interval_text(row[low], row[high])}".strip()
+    return estimate_text(row[value], row[low], row[high])
 
 
 def _listing(cells: pd.DataFrame) -> dict[str, list[Any]]:

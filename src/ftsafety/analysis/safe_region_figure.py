@@ -56,7 +56,7 @@ def _draw(rows: pd.DataFrame, mesh: pd.DataFrame, is_toy: bool) -> Canvas:
     for plot, ((panel, benchmark), cells) in zip(plots.flat, panels, strict=False):
         mine = mesh[(mesh["panel"] == panel) & (mesh["benchmark"] == benchmark)]
         _panel(plot, cells, mine)
-        start = rate_text(cells["start"].iloc[0])
+        start = " to ".join(dict.fromkeys(map(rate_text, (cells["start"].min(), cells["start"].max()))))
         name = wrap(f"{panel}: {benchmark}" if panel else str(benchmark), 60)
         plot.set_title(f"{name} (untouched model: {start})")
     freeze_layout(canvas)

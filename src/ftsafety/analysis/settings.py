@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ftsafety import grid_data
 from ftsafety.grid_data import AXES, NO_VALUE, axis_name, axis_text
 from ftsafety.stats.bootstrap import BOOTSTRAP_SEED, Floats, resample_weights
 from ftsafety.stats.front import draws
@@ -56,7 +57,14 @@ class Outcomes:
 
     @cached_property
     def clusters(self) -> Codes:
-        return np.unique(self.prompts["cluster"], return_inverse=True)[1]
+        """Phrasings, each of its category; with one in all, prompts: they are then what was drawn."""
+        codes = np.unique(phrasings(self.prompts), return_inverse=True)[1]
+        return codes if codes.any() else np.unique(self.prompts["prompt"], return_inverse=True)[1]
+
+
+def phrasings(prompts: pd.DataFrame) -> "pd.Series[str]":
+    """Names of phrasings: the same one in two categories is two."""
+    return prompts["category"].astype(str) + "\0" + prompts["cluster"].astype(str)
 
 
 def outcomes(study: StudyTables, kind: str) -> list[Outcomes]:
@@ -77,12 +85,7 @@ def outcomes(study: StudyTables, kind: str) -> list[Outcomes]:
 
 def headline_judges(study: StudyTables) -> dict[str, str]:
     """Benchmark → the first of the study's judges that grades it."""
-    graded = set(study.verdicts[["benchmark", "judge"]].itertuples(index=False, name=None))
-    judges = {
-        benchmark: next((judge for judge in study.recipe.all_judges if (benchmark, judge) in graded), None)
-        for benchmark in dict.fromkeys(study.verdicts["benchmark"])
-    }
-    return {benchmark: judge for benchmark, judge in judges.items() if judge is not None}
+    return grid_data.headline_judges(study.verdicts, study.recipe.all_judges)
 
 
 def settings(study: StudyTables) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ftsafety.analysis.settings import Outcomes, outcomes, setting_text, settings, varying, with_texts
-from ftsafety.grid_data import AXES, NO_VALUE, axis_text, interval_text, rate_text
+from ftsafety.grid_data import AXES, NO_VALUE, axis_text, estimate_text
 from ftsafety.sections import Listing, Picture, Section
 from ftsafety.stats.front import on_front
 from ftsafety.study_tables import StudyTables
@@ -61,11 +61,11 @@ def _panel(study: StudyTables, rows: pd.DataFrame, harm: Outcomes, good: Outcome
     table = pd.DataFrame(facts)
     for name, of in (("harm", harm), ("utility", good)):
         column = "harmfulness_rate" if name == "harm" else "utility"
-        cells = [_measured(study.cells, row["runs"], of, column) for _, row in rows.iterrows()]
+        cells = [_measured(study.cells, *asked, of, column) for asked in _asked(rows)]
         for suffix, values in zip(("", "_low", "_high"), zip(*cells, strict=True), strict=True):
             table[name + suffix] = values
     _mark_front(study, table, rows, harm, good)
-    start = _untouched(study, rows["start"].iloc[0], harm, good)
+    start = _untouched(study, rows.iloc[0], harm, good)
     return pd.concat([table, start], ignore_index=True).assign(**what)
 
 
@@ -78,17 +78,20 @@ def _data(row: Any) -> str:
     return f"{row['dataset']}" + ("" if mitigation == NO_VALUE else f" + {mitigation}")
 
 
-def _measured(cells: pd.DataFrame, runs: tuple[str, ...], of: Outcomes, column: str) -> tuple[float, ...]:
+def _measured(
+    cells: pd.DataFrame, runs: tuple[str, ...], template: str, of: Outcomes, column: str
+) -> tuple[float, ...]:
     """A rate with its interval, of the grid that has most of these runs."""
-    mine = cells[
-        (cells["benchmark"] == of.benchmark) & (cells["judge"] == of.judge) & (cells["category"] == "all")
-    ]
+    by_judge = (cells["benchmark"] == of.benchmark) & (cells["judge"] == of.judge)
+    mine = cells[by_judge & (cells["category"] == "all") & (cells["test_template"] == template)]
     shared = [len(set(named.split(",")) & set(runs)) for named in mine["runs"]]
     row = mine.iloc[int(np.argmax(shared))]
     return tuple(float(row[name]) for name in (column, "ci_low", "ci_high"))
 
 
-def _untouched(study: StudyTables, start: str | None, harm: Outcomes, good: Outcomes) -> pd.DataFrame:
+def _untouched(study: StudyTables, setting: pd.Series, harm: Outcomes, good: Outcomes) -> pd.DataFrame:
+    """The model that the panel's settings started from."""
+    start, template = setting["start"], setting["test_template"]
     if start is None:
         return pd.DataFrame()
     row: dict[str, Any] = {
@@ -99,7 +102,7 @@ def _untouched(study: StudyTables, start: str | None, harm: Outcomes, good: Outc
         "on_front": False,
     }
     for name, of, column in (("harm", harm, "harmfulness_rate"), ("utility", good, "utility")):
-        values = _measured(study.cells, (start,), of, column)
+        values = _measured(study.cells, (start,), template, of, column)
         row |= {name + suffix: v for suffix, v in zip(("", "_low", "_high"), values, strict=True)}
     return pd.DataFrame([row])
 
@@ -174,7 +177,7 @@ def _name(row: Any) -> str:
 
 
 def _estimate(row: Any, of: str) -> str:
-    return f"{rate_text(row[of])} {interval_text(row[f'{of}_low'], row[f'{of}_high'])}".strip()
+    return estimate_text(*(row[of + end] for end in ("", "_low", "_high")))
 
 
 def _listing(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -90,7 +90,7 @@ def _sources(
             share = np.divide(parts[source], total, out=np.zeros_like(total), where=total > 0)
             row |= dict(zip(("share", "share_low", "share_high"), _estimate(share), strict=True))
         if source == "judge repeat" and source not in mean and flips is not None and len(flips):
-            row |= _repeats(flips.iloc[-1], float(own[0].weights[-1] / total[0]))
+            row |= _repeats(flips.iloc[-1], float(own[0].weights[-1] / total[0]) if total[0] else 0.0)
         rows.append(row)
     return rows
 
@@ -206,6 +206,8 @@ def _told(variance: pd.DataFrame) -> list[str]:
 
 def _sentences(variance: pd.DataFrame, settings: pd.DataFrame, benchmark: str) -> list[str]:
     rows: Any = variance[variance["benchmark"] == benchmark].set_index("source")
+    if not (rows["share"] > 0).any():
+        return [f"On {benchmark} no source of variance is seen."]
     spread = settings.loc[settings["benchmark"] == benchmark, "std_error"].dropna()
     error = float(np.sqrt((spread**2).mean()))
     rate = RATES[str(rows["kind"].iloc[0])]

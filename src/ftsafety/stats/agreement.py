@@ -27,10 +27,10 @@ PAIR: Mapping[str, Callable[[Floats], float]] = {
     "spearman": lambda table: spearman(table),
 }
 #: Scores that n raters gave to each item → number.
-PANEL: Mapping[str, Callable[[Floats], float]] = {
-    "fleiss_kappa": lambda counts: fleiss(counts),
-    "alpha_nominal": lambda counts: krippendorff(counts, "nominal"),
-    "alpha_ordinal": lambda counts: krippendorff(counts, "ordinal"),
+PANEL: Mapping[str, Callable[[Floats, int], float]] = {
+    "fleiss_kappa": lambda counts, n_raters: fleiss(counts, n_raters),
+    "alpha_nominal": lambda counts, n_raters: krippendorff(counts, "nominal"),
+    "alpha_ordinal": lambda counts, n_raters: krippendorff(counts, "ordinal"),
 }
 
 
@@ -75,11 +75,10 @@ def count_scores(ratings: Floats, k: int = 5) -> Floats:
     return np.stack([(ratings == score).sum(1) for score in range(1, k + 1)], axis=1).astype(float)
 
 
-def fleiss(counts: Floats) -> float:
-    """Fleiss' κ over the items that as many raters scored as any; NaN where all gave one score."""
-    raters = counts.sum(1)
-    whole = counts[raters == raters.max()]
-    if raters.max() < 2 or (whole.sum(0) > 0).sum() < 2:
+def fleiss(counts: Floats, n_raters: int) -> float:
+    """Fleiss' κ over the items that all raters scored; NaN where there is none, or all gave one score."""
+    whole = counts[counts.sum(1) == n_raters]
+    if n_raters < 2 or (whole.sum(0) > 0).sum() < 2:
         return np.nan
     return float(fleiss_kappa(whole))
 
@@ -122,11 +121,11 @@ def pair_estimates(
     }
 
 
-def panel_estimates(scores: Floats, resamples: Floats) -> dict[str, Estimate]:
-    """PANEL with 95 % intervals, from `count_scores` and resamples (samples, items)."""
+def panel_estimates(scores: Floats, resamples: Floats, n_raters: int) -> dict[str, Estimate]:
+    """PANEL with 95 % intervals, from `count_scores` of `n_raters` and resamples (samples, items)."""
     drawn = [np.repeat(np.arange(len(scores)), row.astype(int)) for row in resamples]
     return {
-        name: with_interval(of(scores), np.array([of(scores[rows]) for rows in drawn]))
+        name: with_interval(of(scores, n_raters), np.array([of(scores[rows], n_raters) for rows in drawn]))
         for name, of in PANEL.items()
     }
 

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
+from ftsafety.stats.bootstrap import Floats
 from ftsafety.stats.mixed import Counts, Fit, fit
-from ftsafety.stats.quadrature import NODES, WEIGHTS, Floats
+from ftsafety.stats.quadrature import NODES, WEIGHTS
 from ftsafety.stats.simultaneous import (
     Comparisons,
     against_others,
@@ -30,7 +31,7 @@ class Ranking:
     logits. `rates` are what the model gives for a new prompt, as a mean over settings; `mean_rate` is that
     of the average category. `ranks` (k, 2): which ranks a category may have, 1 the most vulnerable.
 
-    `power` is the chance that a study like this one shows a category DIFFERENCE apart from the others' rate;
+    `power` is the chance that a study like this one shows a category DIFFERENCE apart from `mean_rate`;
     `detectable` is the difference that it shows with the chance WANTED; both in the direction in which a
     difference is harder to see. They follow from the standard errors, which are estimates themselves.
     """
@@ -74,8 +75,9 @@ def rank(counts: Counts) -> Ranking:
         rates=np.array([rates.at(effect) for effect in fitted.effects]),
         mean_rate=rates.at(0.0),
         ranks=rank_ranges(names, pairs, k),
-        power=power(np.full(k, gap), others.se, others.critical),
-        detectable=np.array([rates.largest_points(d) for d in seen]),
+        # a category is one of the average's k: from the mean of the others it is farther by k / (k − 1)
+        power=power(np.full(k, gap * k / (k - 1)), others.se, others.critical),
+        detectable=np.array([rates.largest_points(d * (k - 1) / k) for d in seen]),
         f_value=f_value,
         p_value=p_value,
     )

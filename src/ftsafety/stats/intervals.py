@@ -180,8 +180,9 @@ def _sums(rows: Floats, codes: Codes) -> Floats:
 
 
 def _kish(values: Floats, sampling: Sampling) -> float:
-    """1/n² for n phrasings of the same size, of which something is scored."""
-    sizes = np.bincount(sampling.clusters, (~np.isnan(values)).sum(axis=0))
+    """1/n² for n phrasings of the same size, of which something is scored; of one in all, for its prompts."""
+    codes = sampling.clusters if np.ptp(sampling.clusters) else sampling.prompts
+    sizes = np.bincount(codes, (~np.isnan(values)).sum(axis=0))
     return float((sizes @ sizes) / sizes.sum() ** 2) ** 2
 
 

@@ -71,35 +71,39 @@ def _parts(values: Floats, clusters: Codes) -> tuple[float, float, float, float,
     return n_seeds, rate * (1 - rate), float(means.var(ddof=1)) / n_seeds, by_phrasing, answers
 
 
-def decide(settings: Sequence[Floats], start: Floats, clusters: Codes, margin: float) -> list[Decision]:
-    """Whether each setting's rate exceeds the start's (1, prompts) by less than `margin`, or by more.
+def decide(
+    settings: Sequence[Floats], starts: Sequence[Floats], clusters: Codes, margin: float
+) -> list[Decision]:
+    """Whether each setting's rate exceeds its start's (1, prompts) by less than `margin`, or by more.
 
     Holm's correction over settings of two-sided p-values: with 95 % confidence every claim holds, those of
     "not safe" included. One seed each says nothing of other seeds: claims are then about those models.
     """
+    if not settings:
+        return []
     shared = pooled(settings, clusters)
     n = len(np.unique(clusters))
-    _, _, _, start_variance, _ = _parts(start, clusters)
-    limit = min(1 - 1e-6, float(np.nanmean(start)) + margin)
     # the pooled variance is itself estimated, from so many degrees of freedom
     tail = (1 + LEVEL) / 2
     few = float(stats.t.ppf(tail, max(1, shared.df)) / stats.norm.ppf(tail)) ** 2
 
-    def size(at: float, n_seeds: int) -> float:
+    def size(at: float, n_seeds: int, start_variance: float) -> float:
         """Independent answers that spread like these where the rate is `at`."""
         spare = at * (1 - at)
         by_seeds = few * shared.seeds * spare**2 / n_seeds
         return spare / (shared.phrasings * spare / n + by_seeds + start_variance)
 
     found = []
-    for values in settings:
+    for values, start in zip(settings, starts, strict=True):
         rate = float(np.nanmean(values, axis=1).mean())
+        limit = min(1 - 1e-6, float(np.nanmean(start)) + margin)
+        _, _, _, of_start, _ = _parts(start, clusters)
         # Seeds spread to the high side: a high rate is held against the limit with the spread of its own.
         high = max(limit, min(rate, 0.5))
-        below = _tails(rate, size(limit, len(values)), limit)[0]
-        found.append((rate, below, _tails(rate, size(high, len(values)), limit)[1]))
+        below = _tails(rate, size(limit, len(values), of_start), limit)[0]
+        found.append((rate, below, _tails(rate, size(high, len(values), of_start), limit)[1]))
     two_sided = [min(1.0, 2 * min(below, above)) for _, below, above in found]
-    is_told = multipletests(two_sided, alpha=1 - LEVEL, method="holm")[0] if found else []
+    is_told = multipletests(two_sided, alpha=1 - LEVEL, method="holm")[0]
     return [
         Decision(rate, below, above, ("safe" if below < above else "not safe") if told else "undecided")
         for (rate, below, above), told in zip(found, is_told, strict=True)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, block_diag, cho_factor, cho_solve, eigh, helmert
 from scipy.optimize import minimize
 
-from ftsafety.stats.quadrature import Floats, PromptEffects
+from ftsafety.stats.bootstrap import Floats
+from ftsafety.stats.quadrature import PromptEffects
 
 Codes = NDArray[np.intp]
 

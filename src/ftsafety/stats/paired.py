@@ -58,6 +58,8 @@ def compare(before: Floats, after: Floats, sampling: Sampling) -> Paired | None:
 
     None where no pair is scored.
     """
+    if not len(before) or not len(after):
+        return None
     gained = after - before
     before, after = (np.where(np.isnan(gained), np.nan, side) for side in (before + 0 * after, after))
     kept = ~np.isnan(gained).all(axis=1)
@@ -175,11 +177,13 @@ def _is_one(values: Floats) -> bool:
 
 
 def _odds(gained: Floats, sampling: Sampling) -> Estimate:
-    """more/less, from the share of changed pairs that went up and its interval."""
+    """more/less; its interval is that of the share of changed pairs that went up, wide enough to hold it."""
     if not np.isin(gained[~np.isnan(gained)], (-1.0, 0.0, 1.0)).all():
         return Estimate(None, None, None)
     share = estimate(np.where(gained == 0, np.nan, gained > 0), sampling)
     if share.value is None or share.low is None or share.high is None:
         return Estimate(None, None, None)
-    ends = (share.value, share.low, share.high)
-    return Estimate(*(s / (1 - s) if s < 1 - 1e-9 else inf for s in ends))
+    more, less = (gained > 0).sum(), (gained < 0).sum()
+    value = float(more / less) if less else inf
+    low, high = (s / (1 - s) if s < 1 - 1e-9 else inf for s in (share.low, share.high))
+    return Estimate(value, min(low, value), max(high, value))

@@ -5,10 +5,10 @@ each prompt, so few serve even where its answers are all alike.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, roots_hermitenorm
 
-Floats = NDArray[np.float64]
+from ftsafety.stats.bootstrap import Floats
+
 NODES, WEIGHTS = roots_hermitenorm(9)
 LOG_WEIGHTS = NODES**2 / 2 + np.log(WEIGHTS / np.sqrt(2 * np.pi))
 

@@ -10,8 +10,8 @@ from scipy.optimize import brentq
 from scipy.stats import f, norm
 from statsmodels.stats.power import normal_power
 
-Floats = NDArray[np.float64]
-LEVEL = 0.95
+from ftsafety.stats.bootstrap import LEVEL, Floats
+
 N_DRAWS, BATCH, SEED = 50_000, 5_000, 0
 
 

@@ -99,6 +99,15 @@ def fit(design: Floats, counts: Counts) -> Surface | None:
     return Surface(params, by_run, by_prompt, by_run + by_prompt - by_cell, df)
 
 
+def stands_without_any_run(design: Floats, counts: Counts) -> bool:
+    """Whether every coefficient is still told when any one run is left out, as the jackknife does."""
+    runs = np.unique(np.column_stack([counts.setting, counts.run]), axis=0)
+    used, n = np.unique(runs[:, 0], return_counts=True)
+    return all(
+        np.linalg.matrix_rank(design[used[used != setting]]) == design.shape[1] for setting in used[n == 1]
+    )
+
+
 def _coefficients(design: Floats, counts: Counts) -> Floats | None:
     """The maximum-likelihood ones: answers of a setting count by their sum."""
     total, n = (np.bincount(counts.setting, v, len(design)) for v in (counts.total, counts.n))
