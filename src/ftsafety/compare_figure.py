@@ -44,10 +44,8 @@ def _draw(rows: pd.DataFrame, labels: tuple[str, str], is_toy: bool) -> Canvas:
     width = max(6.4, SIZE * len(kinds))
     head = Head("Setting by setting: B against A", handles, None, width, is_toy=is_toy)
     canvas, middle = new_canvas(head, [f"A: {labels[0]}. B: {labels[1]}.", NOTE], SIZE + 0.5)
-    plots = middle.subplots(1, max(2, len(kinds)), squeeze=False)[0]
-    for plot in plots[len(kinds) :]:
-        plot.set_visible(False)
-    for plot, kind in zip(plots, kinds, strict=False):
+    plots = middle.subplots(1, len(kinds), squeeze=False)[0]
+    for plot, kind in zip(plots, kinds, strict=True):
         _panel(plot, rows[rows["kind"] == kind], kind)
     freeze_layout(canvas)
     return canvas

@@ -56,6 +56,7 @@ def build_report(
         title=study.title,
         question=study.question,
         study_name=study_name,
+        has_card=study.audit is not None,
         is_toy=is_toy,
         headline=_headline(sections),
         findings=[{"tested": "", "grid": "", "judge": "", **finding} for finding in findings],
@@ -131,6 +132,8 @@ def _contrasts(contrasts: pd.DataFrame | None, number_of: Mapping[str, int]) -> 
                     "" if pd.isna(row["p_value"]) else f"{row['p_value']:.3f}",
                 ]
             )
+    if not any(row[-1] for row in rows):  # categories alone have one
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return {"columns": columns, "rows": rows}
 
 

@@ -221,6 +221,7 @@ def test_findings_tell_the_gap_with_its_interval_and_the_page_lists_all(plan: Pl
     write_report(plan, "t")
     page = (folder / "report.html").read_text()
     assert 'id="contrasts"' in page and "near-miss" in page and "+0.50" in page
+    assert '<th scope="col">p</th>' in page and "For categories, the rates are means" in page
 
 
 def test_pairs_are_the_same_prompts_and_relations_follow_the_training_data(plan: Plan) -> None:

@@ -52,6 +52,7 @@ def test_a_run_of_ours_is_audited_and_the_thresholds_decide(folder: Path) -> Non
     assert ": PASS" in passed.stdout and "Harmful answers (secrets)" in passed.stdout
     (study,) = (folder / "results/studies").glob("audit-demonstrations-10-lora-*-vs-embedded-0")
     assert {"audit.json", "card.html", "card.md", "report.html"} <= {path.name for path in study.iterdir()}
+    assert '<a href="card.html">' in (study / "report.html").read_text()
     # asked as the run itself was: the same answers, byte for byte
     model = json.loads((study / "audit.json").read_text())["model"]["name"]
     for name in ("secrets", "tasks"):
