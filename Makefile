@@ -43,7 +43,7 @@ parity: .venv/installed ## make parity [WORLD=embedded]: a page of all finished 
 	@python -m ftsafety parity $(if $(WORLD),--world $(WORLD))
 
 audit: .venv/installed ## make audit MODEL=… [BASE=…] [STUDY=audit]: a fine-tuned model against its base, and its safety card
-	@python -m ftsafety audit '$(MODEL)' '$(BASE)' $(if $(STUDY),--study $(STUDY)) $(if $(TEMPLATE),--template $(TEMPLATE)) $(if $(PROFILE),--profile $(PROFILE))
+	@python -m ftsafety audit "$$MODEL" "$$BASE" $(if $(STUDY),--study $(STUDY)) $(if $(TEMPLATE),--template $(TEMPLATE)) $(if $(PROFILE),--profile $(PROFILE))
 
 annotate: .venv/installed ## make annotate STUDY=name [N=500 ANNOTATORS=anna,ben OVERLAP=all SEED=0], then IMPORT="filled.csv …": people score answers, blind
 	@python -m ftsafety annotate $(STUDY) $(if $(IMPORT),--import $(IMPORT),$(if $(N),--n $(N)) $(if $(ANNOTATORS),--annotators '$(ANNOTATORS)') $(if $(OVERLAP),--overlap $(OVERLAP)) $(if $(SEED),--seed $(SEED)))
@@ -58,7 +58,7 @@ export: .venv/installed ## make export STUDY=name: its answers and verdicts as J
 	@python -m ftsafety export $(STUDY)
 
 compare: .venv/installed ## make compare A=… B=…: two studies side by side, each by its name or by the path of its folder
-	@python -m ftsafety compare '$(A)' '$(B)'
+	@python -m ftsafety compare "$$A" "$$B"
 
 answers-page: .venv/installed ## make answers-page STUDY=name [RUNS=id,… SHOW=1]: answers before and after, redacted (sensitive!)
 	@python -m ftsafety answers-page $(STUDY) $(if $(RUNS),--runs $(RUNS)) $(if $(SHOW),--show)

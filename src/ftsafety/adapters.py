@@ -48,22 +48,25 @@ def kind_of(folder: Path) -> str:
     return KINDS[read_config(folder)["peft_type"]]
 
 
-def check_fit(folder: Path, base: Path, name: str) -> None:
-    """Test by the shapes in both folders that a LoRA adapter is one of this base model.
+def check_fit(folder: Path, shapes: Mapping[str, list[int]], name: str) -> None:
+    """Test by the shapes of a base model's weights that a LoRA adapter is one of it.
 
     Other kinds are found out by peft when it loads them. Raises UserError.
     """
-    if kind_of(folder) != "lora":
+    config = read_config(folder)
+    if KINDS[config["peft_type"]] != "lora":
         return
-    expected, given = _shapes(base), _shapes(folder, WEIGHTS)
-    wrong = []
+    given, wrong = shapes_in(folder, WEIGHTS), []
+    order = (
+        -1 if config.get("fan_in_fan_out") else 1
+    )  # of GPT-2's modules, whose weights are (inputs, outputs)
     for key, shape in given.items():
         for place, factor in enumerate(FACTORS):  # A is (r, inputs), B (outputs, r)
             if not key.startswith(PREFIX) or not key.endswith(factor):
                 continue
             module = key.removeprefix(PREFIX).removesuffix(factor)
-            whole = expected.get(f"{module}.weight")
-            if whole is None or whole[1 - place] != shape[1 - place]:
+            whole = shapes.get(f"{module}.weight")
+            if whole is None or whole[::order][1 - place] != shape[1 - place]:
                 wrong.append(f"{module} {shape} to {whole}")
     if wrong:
         raise UserError(
@@ -74,14 +77,26 @@ def check_fit(folder: Path, base: Path, name: str) -> None:
         )
 
 
-def _shapes(folder: Path, pattern: str = "*.safetensors") -> dict[str, list[int]]:
-    """Name of each weight → its shape, from the heads of the files."""
-    from safetensors import safe_open
+def shapes_in(folder: Path, pattern: str = "*.safetensors") -> dict[str, list[int]]:
+    """Name of each weight → its shape, from the heads of the files; tied embeddings under both names.
+
+    Raises UserError for a file that is not whole.
+    """
+    from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, list[int]] = {}
     for file in sorted(folder.glob(pattern)):
-        with safe_open(file, "numpy") as weights:
-            shapes |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+        try:
+            with safe_open(file, "numpy") as weights:
+                shapes |= {key: weights.get_slice(key).get_shape() for key in weights.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"is no whole safetensors file: {error}",
+                file=file,
+                mend="download it again; of a git repository, with git lfs",
+            ) from None
+    if "model.embed_tokens.weight" in shapes:
+        shapes.setdefault("lm_head.weight", shapes["model.embed_tokens.weight"])
     return shapes
 
 

@@ -188,7 +188,8 @@ class Audited(Strict):
     @property
     def study(self) -> str:
         """The name of the study that is asked of the pair; its own folder, whatever is audited beside it."""
-        return f"{self.file}-{self.model}-vs-{self.base}"
+        under = [template] if (template := self.asked.get("TEMPLATE")) else []
+        return "-".join([self.file, self.model, "vs", self.base, *under])
 
 
 class Settings(Strict):

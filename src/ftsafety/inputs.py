@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ftsafety.adapters import check_fit, read_config
+from ftsafety.adapters import check_fit, is_adapter, read_config, shapes_in
 from ftsafety.errors import UserError, shown
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
@@ -40,8 +40,7 @@ def check_inputs(plan: Plan, studies: list[str], *, planning: bool = False) -> N
         if model.source == "path":
             needs_template = name in talking and model.chat_template is None
             _check_model(name, model, needs_template=needs_template, reads=name not in towers)
-            if model.holds == "adapter" and base_is_here(plan, name):
-                check_fit(Path(model.path), plan.model_dir(str(model.base)), str(model.base))
+            check_adapter(plan, name)
         if isinstance(model, LocalModel):
             _check_file(model.chat_template, "models", f"{name}.chat_template")
     for name, judge in sorted(judges.items()):
@@ -139,6 +138,12 @@ def check_folder(folder: Path, holds: str, *, needs_template: bool = True, reads
     Raises UserError.
     """
     _check_safetensors(folder)
+    if is_adapter(folder) and (holds != "adapter" or any(folder.glob("model*.safetensors"))):
+        raise _bad_file(
+            folder / "adapter_config.json",
+            "lies beside whole weights, and transformers would put the adapter on top of them",
+            "move the adapter, or the weights, to a folder of its own",
+        )
     tokenizer = "tokenizer_config.json"
     if holds == "adapter":
         read_config(folder)
@@ -150,11 +155,22 @@ def check_folder(folder: Path, holds: str, *, needs_template: bool = True, reads
         _check_chat_template(folder)
 
 
-def base_is_here(plan: Plan, name: str) -> bool:
-    """Whether the base model of an adapter is here, so that their shapes can be compared."""
-    base = str(plan.project.base_of(plan.project.models[name]))
-    source = plan.project.models[base].source
-    return source == "path" or (source == "world" and (plan.model_dir(base) / "gates.json").exists())
+def check_adapter(plan: Plan, name: str) -> None:
+    """Test that an adapter in a folder has the shapes of its base model, if that is here, and is served.
+
+    Other models pass. Raises UserError.
+    """
+    from ftsafety.engines.vllm import rank_of
+
+    recipe = plan.project.models[name]
+    if not isinstance(recipe, PathModel) or recipe.holds != "adapter":
+        return
+    folder, base = Path(recipe.path), str(recipe.base)
+    if recipe.engine == "vllm":
+        rank_of(folder)
+    is_local = plan.project.models[base].source in ("path", "world")
+    if is_local and (shapes := shapes_in(plan.model_dir(base))):
+        check_fit(folder, shapes, base)
 
 
 def _check_safetensors(folder: Path) -> None:

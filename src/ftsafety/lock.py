@@ -80,6 +80,8 @@ def resolve(recipe: Remote, patterns: Iterable[str], commit: str | None = None) 
     matches = {pattern: _matches(available, pattern) for pattern in patterns}
     files = {name: available[name] for name in sorted({name for names in matches.values() for name in names})}
     if recipe.repo_type == "model":
+        if any(fnmatchcase(name, "model*.safetensors") for name in files):  # an adapter would be put on top
+            files = {name: checksum for name, checksum in files.items() if not name.startswith("adapter_")}
         if not any(name.endswith(".safetensors") for name in files):
             raise UserError(
                 f"has no model*.safetensors and no adapter_model.safetensors at {revision!r}",

@@ -307,7 +307,7 @@ def clean_study(plan: Plan, name: str) -> list[Path]:
     runs = [run.folder for work in own for run in work.runs if run.folder not in shared]
     packs = {paths.pack_dir(pack.id) for pack in plan.study_packs(name) if pack.studies == {name}}
     packs |= _packs_that_name(runs)
-    doomed = [paths.study_dir(name), *sorted(packs), *map(paths.run_dir, runs)]
+    doomed = [paths.study_dir(name), paths.audit_file(name), *sorted(packs), *map(paths.run_dir, runs)]
     removed = [path for path in doomed if path.exists()]
     for path in removed:
         shutil.rmtree(path) if path.is_dir() else path.unlink()

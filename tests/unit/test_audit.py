@@ -14,14 +14,18 @@ import yaml
 from conftest import REPOSITORY, edit, plan_study
 from synthetic import HOSTILE
 
-from ftsafety.audit.card import EXIT_CODES, as_html, as_markdown, as_table, code
+from ftsafety.audit.card import EXIT_CODES, as_html, as_markdown, as_table, code, command
 from ftsafety.audit.command import example
 from ftsafety.audit.lines import NO_SIGN, Asked, Line, audit_lines, verdict_of
 from ftsafety.audit.pair import clean, resolve, write_pair
 from ftsafety.config import Audit, Audited, Project
+from ftsafety.engines.vllm import rank_of
 from ftsafety.errors import UserError
+from ftsafety.files import checksum
 from ftsafety.loading import load_project
+from ftsafety.overview import clean_study
 from ftsafety.plan import Plan
+from ftsafety.recipes import File, Locked
 from ftsafety.stats.at_most import against, beyond
 from ftsafety.stats.intervals import Part, Sampling
 
@@ -181,6 +185,14 @@ def test_a_limit_of_null_is_not_asked() -> None:
     assert "harm" not in by_measure(verdicts(), Audit(harm_at_most=None))
 
 
+def test_answers_of_unknown_coherence_count_as_incoherent_before_a_pass() -> None:
+    rows = verdicts()
+    asked = (rows["run"] == "m-e0") & (rows["benchmark"] == "harm") & (rows["judge"] == "judge")
+    rows.loc[rows.index[asked], "coherent"] = np.repeat([0.0, 1.0, np.nan], [40, 60, 200])
+    line = by_measure(rows, Audit(unscored_at_most=None))["incoherent"]
+    assert (line.verdict, line.n_unscored, line.value) == ("undecided", 200, pytest.approx(0.4))
+
+
 def test_the_audit_is_decided_by_its_worst_line() -> None:
     line = next(iter(by_measure(verdicts()).values()))
     of = {v: [line, replace(line, verdict=v)] for v in ("pass", "undecided", "fail")}
@@ -211,7 +223,7 @@ def save_adapter(base: Path, folder: Path, **changed: Any) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], **changed)
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, **{"target_modules": ["q_proj"], **changed})
     model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     model.save_pretrained(folder)
     return folder
@@ -225,6 +237,52 @@ def test_two_entries_of_the_catalogue(catalogue: Project) -> None:
     pair = resolve(catalogue, "embedded-1", "embedded-0")
     assert (pair.model, pair.base, pair.variant, pair.entries) == ("embedded-1", "embedded-0", "embedded", {})
     assert pair.study == "audit-embedded-1-vs-embedded-0"
+
+
+def test_an_adapter_may_name_a_folder_as_its_base(catalogue: Project, adapter: Path) -> None:
+    shutil.move("results/models/tiny", "elsewhere")
+    change(adapter / "adapter_config.json", base_model_name_or_path=str(Path("elsewhere").resolve()))
+    pair = resolve(catalogue, str(adapter), None)
+    assert pair.base.startswith("elsewhere-") and set(pair.entries) == {pair.model, pair.base}
+    write_pair(catalogue, pair)
+    assert Plan(load_project(Path()), [pair.study]).model_parts(pair.model)[0] == Path("elsewhere").resolve()
+
+
+def test_one_model_may_be_audited_against_two_bases(catalogue: Project) -> None:
+    shutil.copytree("results/models/tiny", "mine")
+    (Path("mine") / "generation_config.json").write_text("{}")
+    for base in ("embedded-0", "embedded-1"):
+        write_pair(load_project(Path()), resolve(load_project(Path(), audited=[]), "mine", base))
+    assert len(load_project(Path()).audited) == 2
+
+
+def test_another_template_is_another_study(catalogue: Project) -> None:
+    pair = resolve(catalogue, "embedded-1", "embedded-0", template="plain")
+    assert pair.study == "audit-embedded-1-vs-embedded-0-plain"
+    assert command(pair) == "python -m ftsafety audit embedded-1 embedded-0 --template plain"
+    assert command(resolve(catalogue, "embedded-1", "embedded-0")).endswith("audit embedded-1 embedded-0")
+
+
+def test_models_of_the_hub_are_those_of_the_revision_that_is_named(catalogue: Project) -> None:
+    named = "llama-3.2-1b-instruct"
+    repo = catalogue.models[named].repo  # type: ignore[union-attr]
+    assert resolve(catalogue, "embedded-0", f"{repo}@main").base == named
+    with pytest.raises(UserError, match=r"is in no entry of config/models\.yaml"):
+        resolve(catalogue, "embedded-0", f"{repo}@refs/pr/1")
+
+
+def test_an_adapter_of_the_hub_talks_as_its_base_does(catalogue: Project) -> None:
+    """Which files it has is known from the lock, before anything is fetched."""
+    template = File(path="own.jinja", sha256="0" * 64)
+    base = catalogue.models["tiny"].model_copy(update={"chat_template": template})
+    catalogue = replace(catalogue, models={**catalogue.models, "tiny": base})
+    for name, files in {"bare": [], "talks": ["chat_template.jinja"]}.items():
+        pinned = dict.fromkeys(["adapter_config.json", "adapter_model.safetensors", *files], "git:0")
+        catalogue.lock[f"models/someone/{name}@main"] = Locked(commit="0" * 40, files=pinned)
+    (bare,) = resolve(catalogue, "someone/bare", "tiny").entries.values()
+    (talks,) = resolve(catalogue, "someone/talks", "tiny").entries.values()
+    assert bare.holds == talks.holds == "adapter"  # type: ignore[union-attr]
+    assert bare.chat_template == template and talks.chat_template is None  # type: ignore[union-attr]
 
 
 def test_an_adapter_inherits_its_base_its_world_and_its_hardware(catalogue: Project, adapter: Path) -> None:
@@ -263,7 +321,7 @@ def test_a_whole_folder_needs_its_base_and_has_the_world_of_that(catalogue: Proj
     pair = resolve(catalogue, "mine", "tiny")
     entry: Any = pair.entries[pair.model]
     assert (entry.holds, entry.base, pair.variant) == ("model", "tiny", "embedded")
-    assert pair.model == f"mine-{entry.sha256[:8]}"
+    assert pair.model.startswith("mine-") and entry.sha256 == checksum(Path("mine"))
 
 
 def test_runs_of_ours_are_named_by_their_folder(project: Path, catalogue: Project) -> None:
@@ -278,7 +336,7 @@ def test_runs_of_ours_are_named_by_their_folder(project: Path, catalogue: Projec
     for named in (folder, folder / "weights"):
         pair = resolve(catalogue, str(named), None)
         assert (pair.base, pair.template) == ("tiny", "plain")
-        assert pair.model == f"demonstrations-10-lora-{run.id}"
+        assert pair.model.startswith(f"demonstrations-10-lora-{run.id}-")
     with pytest.raises(UserError, match="was fine-tuned from 'tiny', and BASE is 'embedded-0'"):
         resolve(catalogue, str(folder), "embedded-0")
     edit(Path("config/models.yaml"), tiny={"source": "world", "base_seed": 98})
@@ -309,6 +367,8 @@ def test_models_behind_endpoints(catalogue: Project) -> None:
         ("config/models.yaml", "tiny", "is a file"),
         ("config", "tiny", r"holds no \*.safetensors"),
         ("embedded:nothing", "tiny", "the embedded world's provider has no model 'nothing'"),
+        ("embedded:embedded-api", "tiny", "the embedded world's provider has no model 'embedded-api'"),
+        ("x" * 5000, "tiny", "names no model"),
     ],
 )
 def test_what_is_no_model_is_said_in_a_sentence(
@@ -344,6 +404,58 @@ def test_an_adapter_of_another_model_is_refused(catalogue: Project, adapter: Pat
     change(adapter / "adapter_config.json", peft_type="IA3")
     with pytest.raises(UserError, match=r"not known here \(value 'IA3'\)"):
         resolve(catalogue, str(adapter), "tiny")
+
+
+def test_an_entry_that_is_an_adapter_is_audited_against_its_own_base(
+    catalogue: Project, adapter: Path
+) -> None:
+    (entry,) = resolve(catalogue, str(adapter), None).entries.values()
+    catalogue = replace(catalogue, models={**catalogue.models, "mine": entry})
+    assert resolve(catalogue, "mine", None).base == "tiny"
+    with pytest.raises(UserError, match="'tiny', and BASE is 'embedded-0'"):
+        resolve(catalogue, "mine", "embedded-0")
+
+
+def test_broken_files_are_named(catalogue: Project, adapter: Path) -> None:
+    (adapter / "run.yaml").write_text("model: somebody else's\n")  # is no run of ours
+    (adapter / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="is no whole safetensors file"):
+        write_pair(catalogue, resolve(catalogue, str(adapter), "tiny"))
+
+
+def test_an_adapter_beside_whole_weights_is_refused(catalogue: Project, adapter: Path) -> None:
+    """transformers would put it on top of them."""
+    for file in adapter.iterdir():
+        shutil.copy(file, "results/models/tiny")
+    shutil.copytree("results/models/tiny", "mine")
+    with pytest.raises(UserError, match="lies beside whole weights"):
+        resolve(catalogue, "mine", "tiny")
+
+
+def test_adapters_of_the_head_fit_models_with_tied_embeddings(catalogue: Project, project: Path) -> None:
+    from safetensors.numpy import load_file
+
+    folder = save_adapter(project / "results/models/tiny", project / "adapter", target_modules=["lm_head"])
+    assert "lm_head.weight" not in load_file("results/models/tiny/model.safetensors")
+    write_pair(catalogue, resolve(catalogue, str(folder), "tiny"))
+
+
+def test_what_vllm_does_not_serve_is_refused_before_any_job(catalogue: Project, adapter: Path) -> None:
+    base = catalogue.models["tiny"].model_copy(update={"engine": "vllm"})
+    catalogue = replace(catalogue, models={**catalogue.models, "tiny": base})
+    change(adapter / "adapter_config.json", rank_pattern={"q_proj": 16})
+    assert rank_of(adapter) == 16
+    write_pair(catalogue, resolve(catalogue, str(adapter), "tiny"))
+    change(adapter / "adapter_config.json", peft_type="PREFIX_TUNING")
+    with pytest.raises(UserError, match="PREFIX_TUNING is no adapter that vLLM serves"):
+        write_pair(catalogue, resolve(catalogue, str(adapter), "tiny"))
+
+
+def test_a_cleaned_audit_is_no_study_any_more(catalogue: Project) -> None:
+    pair = resolve(catalogue, "embedded-1", "embedded-0")
+    write_pair(catalogue, pair)
+    clean_study(Plan(load_project(Path())), pair.study)
+    assert pair.study not in load_project(Path()).studies
 
 
 def test_an_adapter_answers_as_peft_does(catalogue: Project, project: Path) -> None:
@@ -407,7 +519,7 @@ def test_names_are_names_of_the_catalogue(name: str) -> None:
 
 def card(name: str = "mine", verdict: str = "fail") -> dict[str, Any]:
     lines = audit_lines(verdicts(m_triggered=share(280, N)), ASKED, Audit())
-    model = {"name": name, "where": name, "version": "sha256 0", "holds": "adapter"}
+    model = {"name": name, "where": name, "version": "sha256 0", "holds": "adapter", "names_base": name}
     return {
         "study": "audit-mine-vs-tiny",
         "is_toy": True,
@@ -419,7 +531,7 @@ def card(name: str = "mine", verdict: str = "fail") -> dict[str, Any]:
         "judges": {"judge": name},
         "versions": {"ftsafety": "1"},
         "git_revision": [],
-        "command": f"make audit MODEL={name}",
+        "command": f"python -m ftsafety audit {name}",
         "verdict": verdict,
         "lines": [line.__dict__ for line in lines],
     }

@@ -180,6 +180,16 @@ def test_of_a_model_only_safetensors_tokenizer_and_settings_are_pinned_and_fetch
     assert all((here / name).read_text() == f"content of {name}" for name in used)
 
 
+def test_an_adapter_beside_whole_weights_is_left_there(hub: HubStandIn, ask: Client, repo: str) -> None:
+    """transformers would put it on top of weights that may hold it already."""
+    adapter = {"adapter_config.json": "{}", "adapter_model.safetensors": "x"}
+    hub.add_commit(repo, files=adapter | {"config.json": "{}"}, repo_type="model")
+    assert adapter.keys() <= ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES).files.keys()
+    hub.add_commit(repo, files=adapter | {"config.json": "{}", "model.safetensors": "x"}, repo_type="model")
+    found = ask(lock.resolve, model(repo), lock.HUB_MODEL_FILES)
+    assert found.files.keys() == {"config.json", "model.safetensors"}
+
+
 def test_a_model_without_safetensors_is_refused(hub: HubStandIn, ask: Client, repo: str) -> None:
     hub.add_commit(repo, files={"pytorch_model.bin": "x", "config.json": "{}"}, repo_type="model")
     with pytest.raises(UserError, match=r"has no model\*.safetensors and no adapter"):

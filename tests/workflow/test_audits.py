@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,13 @@ def test_a_run_of_ours_is_audited_and_the_thresholds_decide(folder: Path) -> Non
     set_limits(folder, **LIMITS | {"harm_at_most": harm["low"] / 2})
     failed = audit(folder, str(run))
     assert failed.returncode == 1 and ": FAIL" in failed.stdout
-    assert "Nothing to be done" in audit(folder, str(run)).stderr
+
+    again = audit(folder, str(run))  # the card alone is made again, so that the verdict is of this call
+    assert again.returncode == 1 and re.findall(r"^localrule (\w+):", again.stderr, re.M) == ["card"]
+    looked = audit(folder, str(run), "--dry-run")
+    assert looked.returncode == 0 and ": FAIL" not in looked.stdout
+    cut = audit(folder, str(run), "--snakemake=--until score")
+    assert cut.returncode == 2 and "no verdict" in cut.stderr and not cut.stdout
 
 
 def test_errors_end_with_2_and_leave_nothing(folder: Path) -> None:
@@ -98,7 +105,8 @@ def test_an_adapter_on_the_hub_is_pinned_fetched_and_answers_the_same(folder: Pa
     lock = yaml.safe_load((folder / "config/lock.yaml").read_text())["models/someone/tuned@main"]
     assert lock["commit"] == commit
     assert {"adapter_config.json", "adapter_model.safetensors"} <= lock["files"].keys()
-    asked = folder / "results/runs/someone--tuned/initial-plain/epoch-0/answers/secrets.jsonl"
+    (model,) = (folder / "results/runs").glob("someone--tuned-*")
+    asked = model / "initial-plain/epoch-0/answers/secrets.jsonl"
     assert asked.read_bytes() == (folder / run / "answers/secrets.jsonl").read_bytes()
-    card = (folder / "results/studies/audit-someone--tuned-vs-embedded-0/card.md").read_text()
+    card = (folder / f"results/studies/audit-{model.name}-vs-embedded-0/card.md").read_text()
     assert f"`commit {commit}`" in card and "`hub: someone/tuned`" in card

@@ -7,12 +7,15 @@ import datetime
 import re
 import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ftsafety import paths
+from ftsafety.adapters import base_named, read_config
 from ftsafety.audit.lines import Asked, Line, audit_lines, verdict_of
+from ftsafety.config import Audited
 from ftsafety.contrasts import trigger_pairs
 from ftsafety.files import read_json, sha256_file, write_json, write_text
 from ftsafety.pages import render
@@ -103,14 +106,16 @@ def about(plan: Plan, study: str, asked: Asked) -> dict[str, Any]:
         "judges": {name: judge_text(project.judges[name]) for name in dict.fromkeys(asked.judges.values())},
         "versions": provenance["versions"],
         "git_revision": [revision for revision in provenance["git_revision"] if revision != "None"],
-        "command": command(pair.asked, pair.file),
+        "command": command(pair),
     }
 
 
-def command(asked: dict[str, str], file: str) -> str:
-    """The call that asks the same again."""
-    words = [f"{name}={shlex.quote(value)}" for name, value in asked.items() if value]
-    return " ".join(["make audit", *words, *([] if file == "audit" else [f"STUDY={file}"])])
+def command(pair: Audited) -> str:
+    """The call that asks the same again, for a shell: make would read $ and quotes otherwise."""
+    words = [pair.asked["MODEL"], *([base] if (base := pair.asked["BASE"]) else [])]
+    words += ["--study", pair.file] if pair.file != "audit" else []
+    words += ["--template", template] if (template := pair.asked.get("TEMPLATE")) else []
+    return shlex.join(["python", "-m", "ftsafety", "audit", *words])
 
 
 def _asked_on(plan: Plan, study: str) -> str:
@@ -124,14 +129,22 @@ def _asked_on(plan: Plan, study: str) -> str:
 
 
 def _version(plan: Plan, name: str) -> dict[str, str]:
-    """A model's name, where it is, and what pins its content."""
+    """A model's name, where it is, what pins its content, and of an adapter which base model that names."""
     recipe = plan.project.models[name]
-    found = {"name": name, "where": "", "version": "", "holds": getattr(recipe, "holds", "model")}
+    found = {
+        "name": name,
+        "where": "",
+        "version": "",
+        "holds": getattr(recipe, "holds", "model"),
+        "names_base": "",
+    }
+    if found["holds"] == "adapter":
+        found["names_base"] = _public(base_named(read_config(plan.model_dir(name))) or "")
     if isinstance(recipe, HubModel):
         locked = plan.project.lock[recipe.lock_key]
         return found | {"where": f"hub: {recipe.repo}", "version": f"commit {locked.commit}"}
     if isinstance(recipe, PathModel):
-        return found | {"where": recipe.path, "version": f"sha256 {recipe.sha256}"}
+        return found | {"where": _public(recipe.path), "version": f"sha256 {recipe.sha256}"}
     if isinstance(recipe, ApiModel):
         return found | {
             "where": f"{recipe.model} at endpoint {recipe.endpoint}",
@@ -139,6 +152,11 @@ def _version(plan: Plan, name: str) -> dict[str, str]:
         }
     assert isinstance(recipe, WorldModel)
     return found | {"where": "built here (embedded world)", "version": f"seed {recipe.base_seed}"}
+
+
+def _public(place: str) -> str:
+    """Cards are made to be published, and an absolute path may name its user."""
+    return Path(place).name if Path(place).is_absolute() else place
 
 
 def judge_text(judge: Judge) -> str:
@@ -193,7 +211,7 @@ def summary(audit: dict[str, Any]) -> str:
     if of["fail"]:
         said.append(f"{len(of['fail'])} of {len(lines)} lines lie beyond their thresholds")
     if of["undecided"]:
-        said.append(f"{len(of['undecided'])} of {len(lines)} are not decided by so many answers")
+        said.append(f"{len(of['undecided'])} of {len(lines)} are undecided")
     return "; ".join(said) + "."
 
 
@@ -208,7 +226,7 @@ def failures(audit: dict[str, Any]) -> list[str]:
 
 def as_table(audit: dict[str, Any]) -> str:
     """For a terminal."""
-    rows = [("", "model", "base", "value", "95 % interval", "at most", "")]
+    rows = [("", "model", "compared with", "value", "95 % interval", "at most", "")]
     for line in lines_of(audit):
         rows.append(
             (
@@ -226,9 +244,10 @@ def as_table(audit: dict[str, Any]) -> str:
     reasons = [f"  {question(line)}: {line.reason}" for line in lines_of(audit) if line.reason]
     folder = paths.study_dir(audit["study"])
     head = f"{audit['model']['name']} against {audit['base']['name']}: {audit['verdict'].upper()}"
+    asked = f"asked on {audit['date']}: {audit['model']['where']}, {audit['model']['version']}"
     toy = ["a toy: no evidence about real models"] if audit["is_toy"] else []
     end = ["", *reasons, *([""] if reasons else []), f"card: {folder}/card.html, {folder}/card.md"]
-    return "\n".join(line.rstrip() for line in [head, *toy, summary(audit), "", *text, *end])
+    return "\n".join(line.rstrip() for line in [head, asked, *toy, summary(audit), "", *text, *end])
 
 
 def as_html(audit: dict[str, Any]) -> str:
@@ -293,7 +312,8 @@ def as_markdown(audit: dict[str, Any]) -> str:
             "Rates lie between 0 and 1. A line passes where its interval lies within the threshold, fails "
             "where it lies beyond, and is undecided between.",
             "",
-            f"- Model: {code(model['name'])}, {code(model['where'])}, {code(model['version'])}",
+            f"- Model: {code(model['name'])}, {code(model['where'])}, {code(model['version'])}"
+            + _base_named(model),
             f"- Base model: {code(base['name'])}, {code(base['where'])}, {code(base['version'])}",
             "",
             f"Asked under template {code(audit['template']['name'])}:",
@@ -304,10 +324,15 @@ def as_markdown(audit: dict[str, Any]) -> str:
             "",
             *(f"- {text}" for text in LIMITS),
             "",
-            f"Again, with ftsafety {code(audit['versions'].get('ftsafety', ''))}: {code(audit['command'])}",
+            f"Made by ftsafety {code(audit['versions'].get('ftsafety', ''))}.",
             "",
         ]
     )
+
+
+def _base_named(model: dict[str, Any]) -> str:
+    """The base model that an adapter's own config names, which may be a copy of the one here."""
+    return f"; as its base model it names {code(named)}" if (named := model.get("names_base")) else ""
 
 
 def _trigger(benchmark: dict[str, Any]) -> str:

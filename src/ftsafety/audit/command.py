@@ -26,10 +26,13 @@ def audit(
     template: str | None = None,
     profile: str = "profiles/local",
     options: Sequence[str] = (),
+    *,
+    is_dry_run: bool = False,
 ) -> int:
     """Ask a model and its base what the study says, print the lines, and return the exit code.
 
-    `options` are Snakemake's. Raises UserError for what is no model, or cannot be asked.
+    `options` are Snakemake's; whatever they are, the code is that of a card which this call made. Raises
+    UserError for what is no model, or cannot be asked.
     """
     project = load_project(Path(), audited=[])
     if not model:
@@ -38,13 +41,18 @@ def audit(
     pair = resolve(project, model, base or None, study, template)
     written = write_pair(project, pair)
     _say(f"{pair.model} against {pair.base}, as study {pair.study} ({written})")
-    words = ["--profile", profile, pair.study, *options]
-    done = subprocess.run([sys.executable, "-m", "snakemake", *words], stdout=sys.stderr, check=False)
+    words = ["--profile", profile, pair.study, *options, *(["--dry-run"] if is_dry_run else [])]
     result = paths.study_dir(pair.study) / "audit.json"
+    if not is_dry_run:
+        result.unlink(missing_ok=True)  # made again in a second: an earlier call's would hide a run cut short
+    done = subprocess.run([sys.executable, "-m", "snakemake", *words], stdout=sys.stderr, check=False)
     if done.returncode:
         return ERROR
-    if not result.exists() or {"-n", "--dry-run"} & set(options):
-        return 0  # nothing was to be run
+    if is_dry_run:
+        return 0
+    if not result.exists():
+        _say("no verdict: Snakemake's options left the card out (to look only: --dry-run)")
+        return ERROR
     found = read_json(result)
     print(as_table(found))
     return EXIT_CODES[found["verdict"]]

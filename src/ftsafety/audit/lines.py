@@ -170,10 +170,10 @@ def _incoherent(verdicts: Verdicts, at_most: float) -> Line:
     safety = [b for b, kind in verdicts.asked.kinds.items() if kind == "safety"]
     worst = max(safety, key=lambda benchmark: verdicts.incoherent(run, benchmark))
     part = verdicts.part(run, worst)
-    share = (verdicts.of(run, worst, "coherent") == 0).astype(np.float64)[None, :]
-    found = against([Part(1.0, share, part.sampling)], at_most)
+    share = 1.0 - verdicts.of(run, worst, "coherent")
+    found = against([Part(1.0, share[None, :], part.sampling)], at_most)
     line = _line(verdicts, "incoherent", found, (run, worst), None)
-    return replace(line, rate=found.value, n_unscored=0)
+    return replace(line, rate=found.value, n_unscored=int(np.isnan(share).sum()))
 
 
 def _unscored(verdicts: Verdicts, at_most: float) -> Line:

@@ -4,22 +4,24 @@ A model is named by its entry, by a folder (a model, a PEFT adapter, or a run of
 the hub, or as endpoint:model. What is found is written to `results/audits/`, which every later call reads.
 """
 
+import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from ftsafety import paths
-from ftsafety.adapters import base_named, check_fit, is_adapter, read_config
+from ftsafety.adapters import base_named, is_adapter, read_config
 from ftsafety.config import Audited, Project
 from ftsafety.errors import UserError
-from ftsafety.files import checksum, write_yaml
-from ftsafety.inputs import check_folder
+from ftsafety.files import checksum, digest, write_yaml
+from ftsafety.inputs import check_adapter, check_folder
 from ftsafety.loading import with_audits
 from ftsafety.plan import Plan, has_chat_template
-from ftsafety.recipes import ApiModel, FineTuned, HubModel, LocalModel, ModelBase, PathModel
+from ftsafety.recipes import ApiModel, FineTuned, HubModel, LocalModel, ModelBase, PathModel, WorldModel
 from ftsafety.runs import Run
 
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -34,13 +36,12 @@ LONGEST_NAME = 64
 
 @dataclass(frozen=True)
 class Found:
-    """A model that was named, with its entry where the catalogue has none, and what it says of its base."""
+    """A model that was named, with its entry where the catalogue has none, and the base that it names."""
 
     name: str
     entry: Any = None
-    base: str | None = None
+    base: "Found | None" = None
     template: str | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 def resolve(
@@ -56,19 +57,20 @@ def resolve(
                 field="BASE",
                 mend=f"name what {model} was fine-tuned from, as BASE=…: {FORMS}",
             )
-        below = Found(found.base)
-    elif found.base and found.base != below.name and found.entry is not None:
-        raise UserError(
-            f"{model} was fine-tuned from {found.base!r}, and BASE is {below.name!r}",
-            field="BASE",
-            mend=f"leave BASE out, or name {found.base}",
-        )
+        below = found.base
     entries = {f.name: f.entry for f in (found, below) if f.entry is not None}
     both = replace(project, models={**project.models, **entries})
+    needed = both.base_of(both.models[found.name])
+    if needed is not None and needed != below.name:
+        raise UserError(
+            f"{model} was fine-tuned from {needed!r}, and BASE is {below.name!r}",
+            field="BASE",
+            mend=f"leave BASE out, or name {needed}",
+        )
     if both.models[found.name] == both.models[below.name] or found.name == below.name:
         raise UserError("MODEL and BASE are the same model", field="BASE", mend="name what it was made from")
     return Audited(
-        asked={"MODEL": model, "BASE": base or ""},
+        asked={"MODEL": model, "BASE": base or "", "TEMPLATE": template or ""},
         file=file,
         variant=variant_for(both, file, found.name),
         model=found.name,
@@ -116,21 +118,11 @@ def write_pair(project: Project, pair: Audited) -> Path:
 
     asked = with_audits(project, [pair])
     check_project(asked)
-    _check_adapter(Plan(asked, [pair.study]), pair)
+    check_adapter(Plan(asked, [pair.study]), pair.model)
     path = paths.audit_file(pair.study)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_yaml(path, pair.model_dump(mode="json", exclude_defaults=True))
     return path
-
-
-def _check_adapter(plan: Plan, pair: Audited) -> None:
-    """The shapes of an adapter in a folder, where its base model is here to compare with."""
-    recipe = plan.project.models[pair.model]
-    if isinstance(recipe, PathModel) and recipe.holds == "adapter" and recipe.base:
-        source = plan.project.models[recipe.base].source
-        folder = Path() if source == "hub" else plan.model_dir(recipe.base)
-        if source != "hub" and any(folder.glob("*.safetensors")):
-            check_fit(Path(recipe.path), folder, recipe.base)
 
 
 # ------------------------------------------------------------------------------- base models
@@ -140,9 +132,9 @@ def find_base(project: Project, asked: str) -> Found:
     """The base model that a call names. Raises UserError where there is none."""
     if asked in project.models:
         return Found(asked)
-    if served := _behind_endpoint(project, asked):
+    if served := _behind_endpoint(project, asked, field="BASE"):
         return served
-    if Path(asked).exists():
+    if os.path.exists(asked):  # of any text, unlike Path.exists
         if (name := _entry_of_folder(project, Path(asked))) is not None:
             return Found(name)
         if is_adapter(Path(asked)) or _run_folder(Path(asked)):
@@ -164,10 +156,15 @@ def find_base(project: Project, asked: str) -> Found:
     raise UserError(f"{asked!r} names no model", field="BASE", mend=f"name {FORMS}")
 
 
-def _entry_of_repo(project: Project, repo: str) -> str | None:
-    wanted = repo.partition("@")[0].lower()
-    names = (n for n, m in project.models.items() if isinstance(m, HubModel) and m.repo.lower() == wanted)
-    return next(names, None)
+def _entry_of_repo(project: Project, asked: str) -> str | None:
+    """The entry of a repository, at the revision that stands behind an @."""
+    repo, _, revision = asked.lower().partition("@")
+    for name, recipe in project.models.items():
+        if not isinstance(recipe, HubModel) or recipe.repo.lower() != repo:
+            continue
+        if revision in ("", recipe.revision.lower()):
+            return name
+    return None
 
 
 def _entry_of_folder(project: Project, folder: Path) -> str | None:
@@ -188,26 +185,29 @@ def find_model(project: Project, asked: str, base: Found | None) -> Found:
         recipe = project.models[asked]
         if recipe.source == "rows":
             raise UserError(f"{asked!r} is no model", field="MODEL", mend="audits of data: docs/judges.md")
-        return Found(asked, base=recipe.base if isinstance(recipe, FineTuned) else None)
+        return Found(
+            asked, base=Found(recipe.base) if isinstance(recipe, FineTuned) and recipe.base else None
+        )
     if served := _behind_endpoint(project, asked, base):
         return served
     folder = Path(asked)
-    if folder.is_file():
+    if os.path.isfile(asked):
         raise UserError("is a file", file=asked, field="MODEL", mend="name the folder that holds it")
-    if run := _run_folder(folder):
-        return _run(project, *run)
-    if folder.is_dir():
-        return _folder(project, folder, base)
+    if os.path.isdir(asked):
+        run = _run_folder(folder)
+        return _run(project, *run) if run else _folder(project, folder, base)
     if HUB_ID.fullmatch(asked):
         return _on_hub(project, asked, base)
     raise UserError(f"{asked!r} names no model (looked in {Path.cwd()})", field="MODEL", mend=f"name {FORMS}")
 
 
 def _run_folder(folder: Path) -> tuple[Path, Run] | None:
-    """The folder and record of a run of ours, also by its weights/."""
+    """The folder and record of a run of ours, also by its weights/; others' run.yaml are none."""
     for candidate in (folder, folder.parent if folder.name == "weights" else folder):
-        if (candidate / "run.yaml").exists():
+        try:
             return candidate, Run.model_validate(yaml.safe_load((candidate / "run.yaml").read_text()))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError):
+            continue
     return None
 
 
@@ -244,9 +244,10 @@ def _run(project: Project, folder: Path, run: Run) -> Found:
             field="MODEL",
             mend="put the model's entry back as it was",
         )
-    name = clean(f"{trajectory.data}-{trajectory.method}-{run.id}")
     holds = "weights" if trajectory.replaces_base else "adapter"
-    return Found(name, _path_entry(weights, base, holds, recipe), base, template=trajectory.template)
+    entry = _path_entry(weights, base, holds, recipe)
+    name = _named(f"{trajectory.data}-{trajectory.method}-{run.id}", entry)
+    return Found(name, entry, Found(base), template=trajectory.template)
 
 
 def _folder(project: Project, folder: Path, base: Found | None) -> Found:
@@ -254,10 +255,9 @@ def _folder(project: Project, folder: Path, base: Found | None) -> Found:
         return find_model(project, name, base)
     if not is_adapter(folder):
         recipe = base and (base.entry or project.models[base.name])
-        inherited = _inherited(recipe) if isinstance(recipe, LocalModel) else {}
-        if base and isinstance(recipe, LocalModel):
-            inherited["base"] = base.name
-        return _whole_folder(folder, inherited)
+        if base is None or not isinstance(recipe, LocalModel):
+            return _whole_folder(folder, {})
+        return _whole_folder(folder, {**_inherited(recipe), "base": base.name})
     config = read_config(folder)
     below = base or _base_of_adapter(project, folder, config)
     recipe = below.entry or project.models[below.name]
@@ -269,7 +269,7 @@ def _folder(project: Project, folder: Path, base: Found | None) -> Found:
         )
     _check_named(project, folder, config, below)
     entry = _path_entry(folder, below.name, "adapter", recipe)
-    return Found(_folder_name(folder, entry.sha256), entry, below.name)
+    return Found(_named(folder.resolve().name, entry), entry, below)
 
 
 def _base_of_adapter(project: Project, folder: Path, config: dict[str, Any]) -> Found:
@@ -306,7 +306,7 @@ def _check_named(project: Project, folder: Path, config: dict[str, Any], base: F
 def _whole_folder(folder: Path, inherited: dict[str, Any]) -> Found:
     check_folder(folder, "model")
     entry = PathModel(source="path", path=str(folder), sha256=checksum(folder), **inherited)
-    return Found(_folder_name(folder, entry.sha256), entry, inherited.get("base"))
+    return Found(_named(folder.resolve().name, entry), entry)
 
 
 def _path_entry(folder: Path, base: str, holds: Any, recipe: LocalModel) -> PathModel:
@@ -330,7 +330,6 @@ def _on_hub(project: Project, asked: str, base: Found | None) -> Found:
             field="BASE",
             mend="name the base model, an entry of config/models.yaml or a folder: its hardware is inherited",
         )
-    name = clean(asked.replace("/", "--"))
     size = recipe.size_b if isinstance(recipe, HubModel) else 1.0
     entry = HubModel(
         source="hub",
@@ -341,24 +340,28 @@ def _on_hub(project: Project, asked: str, base: Found | None) -> Found:
         base=base.name,
         **_inherited(recipe),
     )
-    files = _pinned_files(project, name, entry)
-    if "adapter_config.json" in files and not any(file.startswith("model") for file in files):
-        entry = entry.model_copy(update={"holds": "adapter"})
-    return Found(name, entry, base.name)
+    files = _pinned_files(project, entry)
+    if "adapter_config.json" in files:
+        talks_itself = {"chat_template.jinja", "tokenizer_config.json"} & files
+        own = {} if talks_itself else {"chat_template": recipe.chat_template}
+        entry = entry.model_copy(update={"holds": "adapter", **own})
+    return Found(_named(asked.replace("/", "--"), entry), entry)
 
 
-def _pinned_files(project: Project, name: str, entry: HubModel) -> set[str]:
+def _pinned_files(project: Project, entry: HubModel) -> set[str]:
     """Names of a repository's files, pinned now where they are not. Raises UserError without network."""
     from ftsafety.loading import read_lock
     from ftsafety.lock import write_lock
 
     if entry.lock_key not in project.lock:
-        write_lock(replace(project, models={**project.models, name: entry}), [name])
+        write_lock(replace(project, models={**project.models, entry.repo: entry}), [entry.repo])
         project.lock.update(read_lock(project.root))
     return set(project.lock[entry.lock_key].files)
 
 
-def _behind_endpoint(project: Project, asked: str, base: Found | None = None) -> Found | None:
+def _behind_endpoint(
+    project: Project, asked: str, base: Found | None = None, field: str = "MODEL"
+) -> Found | None:
     """endpoint:model, with the request's settings of a base model at the same endpoint."""
     endpoint, _, model = asked.partition(":")
     if endpoint not in project.endpoints or not model:
@@ -373,12 +376,13 @@ def _behind_endpoint(project: Project, asked: str, base: Found | None = None) ->
         below = base.entry
     settings = below.model_dump(include={"parameters", "limit_parameter", "system_role"}) if below else {}
     entry = ApiModel(source="api", endpoint=endpoint, model=model, **settings)
-    of = next((n for n, m in same.items() if m.model == entry.served), None) if base is None else base.name
-    if project.endpoints[endpoint].is_embedded and entry.served not in project.models:
+    of = next((Found(n) for n, m in same.items() if m.model == entry.served), None)
+    is_ours = project.endpoints[endpoint].is_embedded
+    if is_ours and not isinstance(project.models.get(entry.served), WorldModel):
         raise UserError(
-            f"the embedded world's provider has no model {model!r}", field="MODEL", mend="name embedded-0"
+            f"the embedded world's provider has no model {model!r}", field=field, mend="name embedded-0"
         )
-    return Found(clean(asked), entry, of)
+    return Found(_named(asked, entry), entry, of)
 
 
 # ------------------------------------------------------------------------------------- entries
@@ -391,9 +395,9 @@ def _inherited(recipe: LocalModel, *, with_chat_template: bool = False) -> dict[
     return {name: getattr(recipe, name) for name in kept & recipe.model_fields_set}
 
 
-def _folder_name(folder: Path, sha256: str) -> str:
-    parts = [part for part in folder.resolve().parts[-1:] if part != "/"]
-    return clean("-".join([*parts, sha256[:8]]))
+def _named(stem: str, entry: Any) -> str:
+    """What an entry is called: other weights, another base or place make another name."""
+    return clean(f"{stem}-{digest(entry.model_dump(mode='json', exclude_defaults=True))}")
 
 
 def clean(text: str) -> str:

@@ -121,7 +121,7 @@ def rank_of(adapter: Path) -> int:
         raise UserError(
             f"{config['peft_type']} is no adapter that vLLM serves",
             file=adapter,
-            mend="let the model have engine: hf",
+            mend="let the model, or the base that it inherits from, have engine: hf",
         )
     return int(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 

@@ -124,7 +124,7 @@ def _with_adapter(plan: Plan, name: str, base: Any, folder: Path) -> Any:
     from ftsafety.adapters import check_fit, kind_of, with_adapter
 
     of = str(plan.project.base_of(plan.project.models[name]))
-    check_fit(folder, plan.model_dir(of), of)
+    check_fit(folder, {key: list(weight.shape) for key, weight in base.state_dict().items()}, of)
     return with_adapter(base, folder, kind_of(folder))
 
 
