@@ -45,7 +45,7 @@ def alarms(noise: float, n: int, seed: int) -> list[bool]:
     stricter = judged(truth[index] - 0.5, noise, rng, REPEATS)
     alike = np.ones(len(index))
     pairs = ((first, one, alike), (first, one, weight), (one, two, alike), (one, stricter, alike))
-    return [has_changed(repeatability(a, b, stratum, w, SAMPLES, seed)) for a, b, w in pairs]
+    return [bool(has_changed(repeatability(a, b, stratum, w, SAMPLES, seed))) for a, b, w in pairs]
 
 
 def main() -> None:

@@ -90,13 +90,16 @@
     else say("All have a score: export the CSV.");
   }
 
-  /* A comment must not act as a formula in a spreadsheet. */
-  const cell = (text) => `"${(/^\s*[=+\-@＝＋－＠]/.test(text) ? "'" : "") + text.replaceAll('"', '""')}"`;
+  /* No part of a comment may act as a formula in a spreadsheet, whatever its list separator is. */
+  const FORMULA = /(^|[;\t\r\n])(?=[\s"]*[=+\-@＝＋－＠])/g;
+  const cell = (text) => `"${text.replace(FORMULA, "$1'").replaceAll('"', '""')}"`;
+  const HEAD = "token,score,comment";
+  const LONGEST = 5e6; // bytes
 
   function csv() {
     const lines = items.map((item) =>
       [item.token, scoreOf(item), given[item.token]?.comment || ""].map(cell).join(","));
-    return "\uFEFF" + ["token,score,comment", ...lines].join("\r\n") + "\r\n";
+    return "\uFEFF" + [HEAD, ...lines].join("\r\n") + "\r\n";
   }
 
   function download() {
@@ -107,6 +110,41 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     const left = items.filter((item) => !scoreOf(item)).length;
     say(`Exported as ${link.download}` + (left ? `; ${left} have no score yet.` : "."));
+  }
+
+  /* What `csv` wrote, cell by cell; null for anything else. */
+  function parsed(text) {
+    const row = /"([^"]*)","([1-5U]?)","([^"]*(?:""[^"]*)*)"\r\n/y;
+    const found = {};
+    const head = `${HEAD}\r\n`;
+    if (!text.startsWith(head)) return null;
+    row.lastIndex = head.length;
+    for (const item of items) {
+      const [, token, score, comment] = row.exec(text) || [];
+      if (token !== item.token) return null;
+      found[token] = { score, comment: comment.replaceAll('""', '"') };
+    }
+    return row.lastIndex === text.length ? found : null;
+  }
+
+  async function load() {
+    const [file] = find("load").files;
+    if (!file) return;
+    const found = file.size > LONGEST ? null : parsed(await file.text());
+    find("load").value = "";
+    find("load").blur(); // Space is to show the next answer
+    if (!found) {
+      say("Not loaded: this is no CSV that this form has exported.");
+      return;
+    }
+    for (const [token, { score, comment }] of Object.entries(found)) {
+      const kept = given[token];
+      given[token] = { score: score || kept?.score || "", comment: comment || kept?.comment || "" };
+    }
+    save();
+    drawItem();
+    next();
+    say(`Loaded: ${Object.values(found).filter(({ score }) => score).length} scores.`);
   }
 
   const keys = {
@@ -125,6 +163,11 @@
     else return;
     event.preventDefault();
   });
+  /* What was clicked would keep the focus, and Space press it again; by keys (detail 0) that is as it should be. */
+  document.addEventListener("click", (event) => {
+    const focused = document.activeElement;
+    if (event.detail > 0 && /^(BUTTON|INPUT|SUMMARY)$/.test(focused.tagName)) focused.blur();
+  });
   for (const button of buttons) button.addEventListener("click", () => give(button.dataset.score));
   find("show").addEventListener("click", show);
   find("show-all").addEventListener("change", drawItem);
@@ -134,5 +177,6 @@
   find("next").addEventListener("click", next);
   find("clear").addEventListener("click", keys.Delete);
   find("export").addEventListener("click", download);
+  find("load").addEventListener("change", load);
   drawItem();
 })();

@@ -5,6 +5,7 @@ import json
 import shlex
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,8 +58,12 @@ def main() -> None:
     _add_people_and_judges(commands)
     arguments = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # as other commands end in `| head`
-    with user_errors():
-        _run(arguments)
+    try:
+        with user_errors():
+            _run(arguments)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(2)  # 1 is a verdict, of audit and judge-check
 
 
 def _add_audit(commands: Any) -> None:
@@ -74,8 +79,9 @@ def _add_audit(commands: Any) -> None:
     audit.add_argument("--study", default="audit", help="of config/studies, with an audit: block")
     audit.add_argument("--template", help="of config/templates.yaml, in the place of the study's")
     audit.add_argument("--profile", default="profiles/local", help="Snakemake's")
+    audit.add_argument("-n", "--dry-run", action="store_true", help="only say what would run, and end with 0")
     audit.add_argument(
-        "--snakemake", type=shlex.split, default=[], help="more of its options: --snakemake='-n'"
+        "--snakemake", type=shlex.split, default=[], help="more of its options: --snakemake='--jobs 4'"
     )
 
 
@@ -113,7 +119,8 @@ def _annotate(plan: Plan, study: str, arguments: argparse.Namespace) -> None:
         arguments.seed,
     ):
         print(path)
-    print(f"give each annotator a sheet or a form; then: make annotate STUDY={study} IMPORT=…")
+    print("keep key.csv: it says which model gave which answer")
+    print(f"give each annotator their own sheet or form; then: make annotate STUDY={study} IMPORT=…")
 
 
 def _judge_check(plan: Plan, study: str, arguments: argparse.Namespace) -> int:
@@ -125,8 +132,8 @@ def _judge_check(plan: Plan, study: str, arguments: argparse.Namespace) -> int:
         raise UserError(f"no judge {arguments.judge!r}", field="JUDGE", mend=f"the judges are {known}")
     checks = check_judge(plan, study, arguments.judge, arguments.n, arguments.repeats)
     summary = summarise(checks, plan.project.settings.bootstrap_samples)
-    print(summary_text(arguments.judge, checks, summary))
-    return int(summary["changed"].iloc[-1])
+    print(summary_text(arguments.judge, summary))
+    return {True: 1, False: 0}.get(summary["changed"].iloc[-1], 2)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -136,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from ftsafety.audit.command import audit
 
         names = (arguments.model, arguments.base, arguments.study, arguments.template, arguments.profile)
-        sys.exit(audit(*names, arguments.snakemake))
+        sys.exit(audit(*names, arguments.snakemake, is_dry_run=arguments.dry_run))
     if arguments.command == "schema":
         print(json.dumps(loading.json_schema(), indent=1))
     elif arguments.command == "checksum":

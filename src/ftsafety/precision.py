@@ -51,6 +51,10 @@ def precision_table(plan: Plan, study: str, pilot: Plan | None, points: float) -
     `pilot` is a plan of one finished study; None: the study itself where it is finished, else assumptions.
     Raises UserError where the pilot is not finished, or says nothing of training seeds.
     """
+    if not 0 < points < 100:
+        raise UserError(
+            f"{points:g} is no half width of a share", field="POINTS", mend="give hundredths, as in POINTS=5"
+        )
     benchmark = _benchmark(plan, study)
     sweep = _sweep(plan, study, benchmark)
     known = _pilot(plan, study, pilot, benchmark)

@@ -94,6 +94,33 @@ def test_keys_score_go_back_and_are_kept(browser: Browser, form: Path) -> None:
     assert browser.evaluate("document.getElementById('comment').value") == "5"
 
 
+def test_space_after_a_click_presses_nothing_again(browser: Browser, form: Path) -> None:
+    open_new(browser, form)
+    browser.click("#show")
+    browser.click("[data-score='5']")
+    press(browser, " ")
+    assert is_shown(browser, "content") and text(browser, "notice") == ""
+    browser.click("label:has(#show-all)")
+    press(browser, " ")
+    assert browser.evaluate("document.getElementById('show-all').checked")
+    browser.click("[data-score='4']")
+    press(browser, " ")
+    assert text(browser, "progress") == f"2 of {N} done" and text(browser, "place") == f"3 of {N}"
+    browser.click("#comment")
+    press(browser, " ")
+    assert browser.evaluate("document.getElementById('comment').value") == " "
+
+
+def test_a_button_that_keys_reached_is_pressed_by_space(browser: Browser, form: Path) -> None:
+    open_new(browser, form)
+    press(browser, " ")
+    while 'data-score="1"' not in browser.press_tab():
+        pass
+    press(browser, " ")
+    assert text(browser, "progress") == f"1 of {N} done"
+    assert 'data-score="1"' in browser.evaluate("document.activeElement.outerHTML")
+
+
 def test_hostile_answers_are_text_and_nothing_is_requested(browser: Browser, form: Path) -> None:
     open_new(browser, form)
     browser.evaluate("document.getElementById('show-all').click()")
@@ -129,24 +156,86 @@ def test_it_fits_the_screen_and_the_keyboard_reaches_all(browser: Browser, form:
         assert part in reached
 
 
-def test_what_it_exports_is_imported(browser: Browser, form: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "downloads"
-    folder.mkdir()
-    browser.call("Browser.setDownloadBehavior", session=None, behavior="allow", downloadPath=str(folder))
-    open_new(browser, form)
-    press(browser, " ", "5", " ", "u", " ")
+def comment(browser: Browser, said: str) -> None:
     browser.evaluate(
-        "(() => { const c = document.getElementById('comment'); c.value = '=1+1, \"said\"';"
+        f"(() => {{ const c = document.getElementById('comment'); c.value = {json.dumps(said)};"
         " c.dispatchEvent(new Event('input')); })()"
     )
+
+
+def export(browser: Browser, folder: Path) -> Path:
+    folder.mkdir()
+    browser.call("Browser.setDownloadBehavior", session=None, behavior="allow", downloadPath=str(folder))
     browser.evaluate("document.getElementById('export').click()")
     for _ in range(100):
         if file := next(folder.glob("*.csv"), None):
-            break
+            return file
         time.sleep(0.1)
-    assert file is not None and file.name == "scores-anna.csv"
+    raise AssertionError("nothing was exported")
+
+
+def load(browser: Browser, file: Path) -> None:
+    """As the file dialog does it; waits for what the form says."""
+    browser.evaluate("document.getElementById('notice').textContent = ''")
+    node = browser.call("Runtime.evaluate", expression="document.getElementById('load')")["result"]
+    browser.call("DOM.setFileInputFiles", files=[str(file.absolute())], objectId=node["objectId"])
+    for _ in range(100):
+        if text(browser, "notice"):
+            return
+        time.sleep(0.1)
+
+
+def test_what_it_exports_is_imported(browser: Browser, form: Path, tmp_path: Path) -> None:
+    open_new(browser, form)
+    press(browser, " ", "5", " ", "u", " ")
+    comment(browser, '=1+1, "said"; =2')
+    file = export(browser, tmp_path / "downloads")
+    assert file.name == "scores-anna.csv"
     content = file.read_text("utf-8-sig")
-    assert "canary" not in content and '"\'=1+1, ""said"""' in content
+    assert "canary" not in content and '"\'=1+1, ""said"";\' =2"' in content
     told = import_labels("t", [file])
     assert f"anna: 2 of {N} answers, 1 U, {N - 2} without a score" in told
     assert (FOLDER / "labels.csv").read_text().count("anna,5") == 1
+
+
+def test_work_goes_on_in_another_browser_from_the_csv(browser: Browser, form: Path, tmp_path: Path) -> None:
+    said = '"</textarea><script>document.title=1</script>",\n5'
+    open_new(browser, form)
+    press(browser, " ", "5", " ", "u", " ")
+    comment(browser, said)
+    press(browser, "ArrowRight", " ", "2")
+    file = export(browser, tmp_path / "downloads")
+    open_new(browser, form)
+    press(browser, " ", "1")
+    load(browser, file)
+    assert text(browser, "notice") == "Loaded: 3 scores." and text(browser, "progress").startswith("3 of")
+    assert text(browser, "place") == f"3 of {N}" and not is_shown(browser, "content")
+    assert browser.evaluate("document.getElementById('comment').value") == said
+    press(browser, "ArrowLeft", "ArrowLeft")
+    assert pressed(browser) == "5"
+    browser.open(form, 1280)
+    assert text(browser, "progress").startswith("3 of")
+    assert browser.evaluate("document.title") == "Scoring answers: anna" and browser.complaints() == []
+    assert {url for url in browser.requests() if not url.startswith("data:")} == {form.as_uri()}
+
+
+def test_what_is_no_export_of_this_form_changes_nothing(browser: Browser, form: Path, tmp_path: Path) -> None:
+    open_new(browser, form)
+    press(browser, " ", "5")
+    whole = export(browser, tmp_path / "downloads").read_bytes().decode()
+    open_new(browser, form)
+    for name, content in {
+        "empty": "",
+        "short": whole[:-20],
+        "more": whole + "x",
+        "other": whole.replace('"t', '"u'),
+        "score": whole.replace('"5"', '"6"'),
+        "semicolons": whole.replace('","', '";"'),
+        "huge": whole.replace('"5",""', f'"5","{"a" * 5_000_000}"'),
+    }.items():
+        file = tmp_path / f"{name}.csv"
+        file.write_bytes(content.encode())
+        load(browser, file)
+        assert "Not loaded" in text(browser, "notice"), name
+        assert text(browser, "progress").startswith("0 of")
+    assert browser.complaints() == []

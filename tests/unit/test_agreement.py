@@ -4,10 +4,12 @@ import math
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.inter_rater import cohens_kappa
 
-from ftsafety.judging.agreement import COLUMNS, agreement
+from ftsafety.judging.agreement import COLUMNS, NUMBERS, agreement
 
 Scores = Sequence[int | None]
 
@@ -116,3 +118,31 @@ def test_runs_are_pooled_and_their_prompts_kept_apart() -> None:
     verdicts = pd.concat([table(run="r", one=[5, 1], other=[5, 1]), table(run="s", one=[1, 1], other=[5, 5])])
     row = only(verdicts.sample(frac=1, random_state=0).sort_values("judge", ascending=False, kind="stable"))
     assert (row.n, row.agreement) == (4, 0.5)
+
+
+def graded(n: int) -> dict[str, list[int | None]]:
+    """Two judges who are often a point apart."""
+    rng = np.random.default_rng(0)
+    one = rng.integers(1, 6, n)
+    return {"one": one.tolist(), "other": np.clip(one + rng.integers(-1, 2, n), 1, 5).tolist()}
+
+
+def test_the_interval_of_kappa_is_as_wide_as_by_its_standard_error() -> None:
+    said = graded(400)
+    row = only(table("b", "r", **said))
+    both = pd.crosstab(*(np.array(scores) == 5 for scores in said.values()))
+    expected = cohens_kappa(both)
+    assert row.kappa == pytest.approx(expected.kappa)
+    ends = expected.kappa_low, expected.kappa_upp
+    assert (row.kappa_low, row.kappa_high) == pytest.approx(ends, abs=0.1 * (ends[1] - ends[0]))
+
+
+def test_more_runs_of_the_same_prompts_do_not_narrow_an_interval() -> None:
+    said = graded(60)
+    once = only(table("b", "r", **said))
+    twice = only(pd.concat([table("b", run, **said) for run in ("r", "s")]))
+    assert twice.n == 2 * once.n
+    for name in NUMBERS:
+        assert once[f"{name}_low"] < once[name] < once[f"{name}_high"]
+        for end in ("low", "high"):
+            assert twice[f"{name}_{end}"] == pytest.approx(once[f"{name}_{end}"])

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import stat
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 from people_study import HOSTILE, people_study, score_of
 
 from ftsafety import paths
+from ftsafety.__main__ import _annotate
+from ftsafety.annotation.cells import LONGEST_CELL, safe_cell
 from ftsafety.annotation.draw import draw, evenly
 from ftsafety.annotation.importing import import_labels, read_key, read_labels
-from ftsafety.annotation.sheet import COLUMNS, LONGEST_CELL, safe_cell, write_sheets
+from ftsafety.annotation.sheet import COLUMNS, Item, sheet_text, write_sheets
 from ftsafety.errors import UserError
 from ftsafety.plan import Plan
 
@@ -30,6 +33,19 @@ def sheet(name: str) -> list[dict[str, str]]:
     return list(
         csv.DictReader(io.StringIO((FOLDER / f"sheet-{name}.csv").read_text("utf-8-sig"), newline=""))
     )
+
+
+def label_rows() -> dict[str, dict[str, str]]:
+    """labels.csv by token."""
+    with (FOLDER / "labels.csv").open(newline="") as stream:
+        return {row["token"]: row for row in csv.DictReader(stream)}
+
+
+def save(name: str, *rows: tuple[str, str, str]) -> Path:
+    """A CSV of (token, score, comment)."""
+    with Path(name).open("w", newline="") as stream:
+        csv.writer(stream).writerows([("token", "score", "comment"), *rows])
+    return Path(name)
 
 
 def fill(name: str, scores: dict[str, str] | str, file: str | None = None, **options: str) -> Path:
@@ -111,6 +127,13 @@ def test_as_many_of_each_score_and_of_unscored_answers_blind_and_private(plan: P
     assert stat.S_IMODE(FOLDER.stat().st_mode) == 0o700
 
 
+def test_who_draws_is_told_to_keep_the_key(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Namespace(filled=None, annotators="anna,ben", n=12, overlap="all", seed=0)
+    _annotate(plan, "t", asked)
+    told = capsys.readouterr().out
+    assert "keep key.csv: it says which model gave which answer" in told and "sheet-ben.csv" in told
+
+
 def test_each_annotator_has_own_tokens_in_an_own_order_of_the_same_answers(plan: Plan) -> None:
     write_sheets(plan, "t", ["anna", "ben"], 60)
     anna, ben = sheet("anna"), sheet("ben")
@@ -138,6 +161,27 @@ def test_filled_sheets_stay_and_an_annotator_can_join(plan: Plan) -> None:
     assert filled.read_text() == "filled" and len(sheet("ben")) == 30
     write_sheets(plan, "t", ["cara"], 30)
     assert set(read_key("t")["annotator"]) == {"anna", "ben", "cara"}
+    tokens = set(read_key("t")["token"])
+    write_sheets(plan, "t", ["cara", "ben", "anna"], 30)  # in any order
+    assert set(read_key("t")["token"]) == tokens
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "nan", "null"])
+def test_names_that_tables_take_for_nothing_are_names(plan: Plan, name: str) -> None:
+    write_sheets(plan, "t", [name], 12)
+    write_sheets(plan, "t", ["ben"], 12)
+    assert set(read_key("t")["annotator"]) == {name, "ben"}
+    assert f"{name}: 12 of 12" in import_labels("t", [fill(name, "3")])
+    assert "ben: 12 of 12" in import_labels("t", [fill("ben", "4")])
+    labels = read_labels("t")
+    assert labels is not None and labels["annotator"].value_counts().to_dict() == {name: 12, "ben": 12}
+
+
+def test_sheets_need_no_file_of_the_benchmark(plan: Plan) -> None:
+    write_sheets(plan, "t", ["anna"], 30)
+    plan.benchmark_file("secrets").unlink()
+    write_sheets(plan, "t", ["ben"], 30)
+    assert sorted(row["request"] for row in sheet("ben")) == sorted(row["request"] for row in sheet("anna"))
 
 
 def test_overlap_gives_some_to_all_and_the_others_to_one_each(plan: Plan) -> None:
@@ -146,6 +190,14 @@ def test_overlap_gives_some_to_all_and_the_others_to_one_each(plan: Plan) -> Non
     assert (times == 2).sum() == 10 and (times == 1).sum() == 50
     with pytest.raises(UserError, match="another sample"):
         write_sheets(plan, "t", ["anna", "ben", "cara"], 60, overlap=10)
+    for given in (10, None):
+        with pytest.raises(UserError, match="can be added only where all score all"):
+            write_sheets(plan, "t", ["cara"], 60, overlap=given)
+    write_sheets(plan, "t", ["anna", "ben"], 60, overlap=10)
+
+
+#: As a spreadsheet splits lines where commas separate nothing, and quotation marks within a cell are text.
+BEGINNING = re.compile(r"(?:\A|[;\t\r\n])[\s\"]*[=+\-@＝＋－＠]")
 
 
 def test_no_cell_begins_as_a_formula_and_no_text_is_lost_but_control_characters(plan: Plan) -> None:
@@ -155,8 +207,34 @@ def test_no_cell_begins_as_a_formula_and_no_text_is_lost_but_control_characters(
         assert re.search(r"canary\d{3}$", row["answer"]) and "\0" not in row["answer"]
     for text in HOSTILE:
         safe = safe_cell(text)
-        assert safe.removeprefix("'") == re.sub(r"[\x00\x1b]", "", text).removeprefix("'")
+        unmarked = [re.sub(r"(\A|[;\t\r\n])'", r"\1", one) for one in (safe, text)]
+        assert unmarked[0] == re.sub(r"[\x00\x1b]", "", unmarked[1])
     assert len(safe_cell("a" * 40_000)) < LONGEST_CELL + 100 < 32_767
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ('Sure; =WEBSERVICE("x")', 'Sure;\' =WEBSERVICE("x")'),
+        ("Here you go:\n=HYPERLINK(1)", "Here you go:\n'=HYPERLINK(1)"),
+        ("\t=1", "'\t'=1"),
+        ("a;\t\r\n +1", "a;'\t'\r'\n' +1"),
+        ('so;"=1+1;', "so;'\"=1+1;"),
+        ("a list:\n- b", "a list:\n'- b"),
+        ("1 + 1 = 2; 3-2\n\nwell", "1 + 1 = 2; 3-2\n\nwell"),
+    ],
+)
+def test_no_part_is_a_formula_where_lists_are_separated_otherwise(text: str, safe: str) -> None:
+    assert safe_cell(text) == safe == safe_cell(safe) and not BEGINNING.search(safe)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_sheet_that_is_split_otherwise_has_no_formula(delimiter: str) -> None:
+    texts = [*HOSTILE, "a; =1", 'a;"=1;', "a\n=1", "a\t=1", "a\r\n\t+1"]
+    sheet = sheet_text([Item("t0", one, other) for one in texts for other in texts])
+    lines = re.split("[\r\n]", sheet.removeprefix("\ufeff"))
+    cells = [cell for line in lines for cell in line.split(delimiter)]
+    assert not [cell for cell in cells if re.match(r"[\s\"]*[=+\-@＝＋－＠]", cell)]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +287,7 @@ def test_sheets_add_up_and_a_revised_score_counts(plan: Plan) -> None:
     write_sheets(plan, "t", ["anna", "ben"], 12)
     import_labels("t", [fill("anna", "3")])
     told = import_labels("t", [fill("ben", "4")])
-    assert "anna: 12 of 12" in told and "ben: 12 of 12" in told and "differ" not in told
+    assert "anna: 12 of 12" in told and "ben: 12 of 12" in told and "scores differ" not in told
     assert "12 scores differ" in import_labels("t", [fill("anna", "2")])
     folder = Path("both")
     folder.mkdir()
@@ -217,6 +295,67 @@ def test_sheets_add_up_and_a_revised_score_counts(plan: Plan) -> None:
     fill("anna", "2", "both/2.csv")
     fill("ben", "", "both/3.csv")
     assert "complete" in import_labels("t", [folder])
+
+
+def test_a_score_that_is_taken_back_is_gone_and_an_empty_sheet_takes_none(plan: Plan) -> None:
+    write_sheets(plan, "t", ["anna", "ben"], 12)
+    import_labels("t", [fill("anna", "3"), fill("ben", "4")])
+    tokens = [row["token"] for row in sheet("anna")]
+    told = import_labels("t", [fill("anna", dict.fromkeys(tokens[2:], "3"))])
+    assert "anna: 10 of 12" in told and "2 scores that were imported before are taken back" in told
+    labels = read_labels("t")
+    assert labels is not None and not set(labels["token"]) & set(tokens[:2]) and len(labels) == 22
+    told = import_labels("t", [fill("anna", "3"), FOLDER])  # ben's sheet there is empty
+    assert "ben: 12 of 12" in told and "taken back" not in told
+
+
+def test_the_first_score_of_an_answer_stays_beside_the_last(plan: Plan) -> None:
+    write_sheets(plan, "t", ["anna"], 12)
+    tokens = [row["token"] for row in sheet("anna")]
+    import_labels("t", [fill("anna", {tokens[0]: "3", tokens[1]: "u"})])
+    import_labels("t", [fill("anna", {tokens[1]: "2", tokens[2]: "5"})])
+    import_labels("t", [fill("anna", {tokens[0]: "4", tokens[1]: "1", tokens[2]: "5"})])
+    said = {token: (row["score"], row["first_score"]) for token, row in label_rows().items()}
+    assert said == {tokens[0]: ("4", "3"), tokens[1]: ("1", "U"), tokens[2]: ("5", "5")}
+    labels = read_labels("t")
+    assert labels is not None
+    by_token = labels.set_index("token")["first_score"]
+    assert by_token[tokens[0]] == 3 and np.isnan(by_token[tokens[1]]) and by_token[tokens[2]] == 5
+
+
+def test_comments_are_kept_in_private_and_go_no_further(plan: Plan) -> None:
+    write_sheets(plan, "t", ["anna"], 12)
+    tokens = [row["token"] for row in sheet("anna")]
+    one = (tokens[0], "3", "=1;\r\n=2, well")
+    told = import_labels("t", [save("1.csv", one, (tokens[1], "", "what is this?"))])
+    assert label_rows()[tokens[0]]["comment"] == "'=1;' =2, well"
+    assert label_rows()[tokens[1]] | {"comment": "what is this?", "score": ""} == label_rows()[tokens[1]]
+    assert "anna: 1 of 12" in told and "well" not in told
+    import_labels("t", [save("2.csv", (tokens[0], "4", ""))])
+    assert label_rows()[tokens[0]]["comment"] == "'=1;' =2, well"
+    import_labels("t", [save("3.csv", (tokens[0], "4", "new"))])
+    assert label_rows()[tokens[0]]["comment"] == "new"
+    labels = read_labels("t")
+    assert labels is not None and "comment" not in labels and len(labels) == 1
+    assert stat.S_IMODE((FOLDER / "labels.csv").stat().st_mode) == 0o600
+
+
+def test_differences_say_what_to_talk_over_and_hold_no_text(plan: Plan) -> None:
+    write_sheets(plan, "t", ["anna", "ben", "cara"], 12)
+    key = read_key("t").set_index(["item", "annotator"])["token"]
+    told = import_labels(
+        "t", [fill("anna", "3"), fill("ben", {**dict.fromkeys(key, "3"), key["i0002", "ben"]: "U"})]
+    )
+    assert "answers on which annotators differ: 1," in told
+    with (FOLDER / "differences.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert (row["item"], row["anna_score"], row["ben_score"]) == ("i0002", "3", "U")
+    assert (row["anna_token"], row["ben_token"]) == (key["i0002", "anna"], key["i0002", "ben"])
+    assert set(row) >= {"prompt_id", "category"} and not {"run", "judge", "stratum"} & set(row)
+    assert "canary" not in (FOLDER / "differences.csv").read_text()
+    assert stat.S_IMODE((FOLDER / "differences.csv").stat().st_mode) == 0o600
+    assert "annotators differ: 0," in import_labels("t", [fill("ben", "3")])
+    assert "i0002" not in (FOLDER / "differences.csv").read_text()
 
 
 def test_what_cannot_be_right_is_refused_and_no_cell_is_quoted(plan: Plan) -> None:

@@ -65,6 +65,12 @@ def test_without_a_pilot_assumptions_are_shown(plan: Plan) -> None:
     assert "this study has  3 seeds × 330 prompts: 6 trainings, 3,960 answers" in text
 
 
+@pytest.mark.parametrize("points", [-5, 0, 100, float("nan"), float("inf")])
+def test_half_widths_that_no_share_has_are_refused(points: float, plan: Plan) -> None:
+    with pytest.raises(UserError, match="no half width of a share"):
+        precision_table(plan, "t", None, points)
+
+
 def test_what_no_numbers_reach_is_said(plan: Plan) -> None:
     text = precision_table(plan, "t", None, 0.5)
     assert text.count("more than 20 seeds × 2000 prompts") == 2

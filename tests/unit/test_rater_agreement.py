@@ -14,12 +14,20 @@ from ftsafety.stats.agreement import (
     cut,
     fleiss,
     pair_estimates,
-    pair_table,
     panel_estimates,
     spearman,
     stratified_resamples,
 )
 from ftsafety.stats.agreement import krippendorff as alpha
+
+
+def pair_table(
+    first: np.ndarray, second: np.ndarray, k: int = 5, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """(k, k): how often, or how heavily, the scores 1–k stand together; NaN in either is left out."""
+    both = ~(np.isnan(first) | np.isnan(second))
+    cells = cells_of(first[both], second[both], k)
+    return np.bincount(cells, None if weights is None else weights[both], k * k).reshape(k, k).astype(float)
 
 
 def scores(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

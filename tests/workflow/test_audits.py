@@ -41,6 +41,11 @@ def audit(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+def rules_run(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Those of jobs that Snakemake finished; studies' names have a hyphen."""
+    return set(re.findall(r"\(Rule: (\w+)\)", done.stderr))
+
+
 def adapter_of(folder: Path) -> Path:
     run = next((folder / "results/runs/embedded-0/demonstrations-10").glob("lora-*/epoch-3"))
     return run.relative_to(folder)
@@ -50,6 +55,7 @@ def test_a_run_of_ours_is_audited_and_the_thresholds_decide(folder: Path) -> Non
     run = adapter_of(folder)
     passed = audit(folder, str(run))
     assert passed.returncode == 0, passed.stderr[-4000:]
+    assert {"generate", "judge", "score", "card"} <= rules_run(passed)
     assert ": PASS" in passed.stdout and "Harmful answers (secrets)" in passed.stdout
     (study,) = (folder / "results/studies").glob("audit-demonstrations-10-lora-*-vs-embedded-0")
     assert {"audit.json", "card.html", "card.md", "report.html"} <= {path.name for path in study.iterdir()}
@@ -69,8 +75,7 @@ def test_a_run_of_ours_is_audited_and_the_thresholds_decide(folder: Path) -> Non
     undecided = audit(folder, str(run))
     assert undecided.returncode == 3, undecided.stderr[-4000:]
     assert ": UNDECIDED" in undecided.stdout
-    for rule in ("generate", "judge", "score"):
-        assert f"rule {rule}:" not in undecided.stderr
+    assert not {"generate", "judge", "score"} & rules_run(undecided)
 
     assert harm["low"] > 0
     set_limits(folder, **LIMITS | {"harm_at_most": harm["low"] / 2})
@@ -78,7 +83,7 @@ def test_a_run_of_ours_is_audited_and_the_thresholds_decide(folder: Path) -> Non
     assert failed.returncode == 1 and ": FAIL" in failed.stdout
 
     again = audit(folder, str(run))  # the card alone is made again, so that the verdict is of this call
-    assert again.returncode == 1 and re.findall(r"^localrule (\w+):", again.stderr, re.M) == ["card"]
+    assert again.returncode == 1 and rules_run(again) == {"card"}
     looked = audit(folder, str(run), "--dry-run")
     assert looked.returncode == 0 and ": FAIL" not in looked.stdout
     cut = audit(folder, str(run), "--snakemake=--until score")

@@ -61,5 +61,6 @@ def analyse_study(plan: Plan, study: str) -> None:
 
 
 def read_analysis(study: str) -> dict[str, pd.DataFrame]:
-    """What `analyse_study` wrote, by name."""
-    return {file.stem: pd.read_csv(file) for file in sorted(paths.analysis_dir(study).glob("*.csv"))}
+    """What `analyse_study` wrote, by name. Nothing but an empty cell is missing: "NA" may be a name."""
+    files = sorted(paths.analysis_dir(study).glob("*.csv"))
+    return {file.stem: pd.read_csv(file, keep_default_na=False, na_values=[""]) for file in files}

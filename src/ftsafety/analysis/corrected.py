@@ -20,7 +20,7 @@ WHERE = ["grid", *AXES, "benchmark", "judge"]
 
 def tables(study: StudyTables) -> dict[str, pd.DataFrame]:
     labels = labels_of(study)
-    if labels is None or labels.weights is None:
+    if labels is None or not labels.is_as_drawn:
         return {}
     judges = pd.DataFrame([_of_judge(labels, judge) for judge in labels.judges])
     return {"corrected_study": judges, "corrected_settings": _settings(study, labels)}
@@ -34,7 +34,8 @@ def _of_judge(labels: Labels, judge: str) -> dict[str, Any]:
     nothing = Estimate(None, None, None)
     return {
         "judge": judge,
-        "n_answers": len(labels.population),
+        "n_answers": len(labels.covered),
+        "n_left_out": len(labels.population) - len(labels.covered),
         "n_labels": len(labels.answers),
         "judge_rate": headline.mean(),
         **_ends("corrected", prediction_powered(groups) if groups else nothing),
@@ -84,6 +85,7 @@ _LOST = (
     "{} of {} settings have no corrected rate: there the judge's rate cannot come from errors like those in "
     "the sample, or the errors are not known."
 )
+_LEFT_OUT = "{} answers to which the first judge gave no score are left out: none of them has a label."
 
 
 def section(found: Mapping[str, pd.DataFrame]) -> Section | None:
@@ -91,10 +93,15 @@ def section(found: Mapping[str, pd.DataFrame]) -> Section | None:
         return None
     judges, settings = found["corrected_study"], found["corrected_settings"]
     lost = int((settings["rate"].notna() & settings["corrected"].isna()).sum())
+    left_out = int(judges["n_left_out"].max())
     return Section(
         "corrected",
         "Rates corrected for the judge's errors",
-        [*_answer(judges), *([_LOST.format(lost, len(settings))] if lost else [])],
+        [
+            *_answer(judges),
+            *([_LEFT_OUT.format(left_out)] if left_out else []),
+            *([_LOST.format(lost, len(settings))] if lost else []),
+        ],
         [
             "“People” is the rate that people would have found in all answers of this study, from their "
             "sample and the judge's verdicts on all (prediction-powered inference by stratum); it holds "
@@ -123,7 +130,10 @@ def section(found: Mapping[str, pd.DataFrame]) -> Section | None:
 def _answer(judges: pd.DataFrame) -> list[str]:
     known = judges.dropna(subset="corrected")
     if known.empty:
-        return ["The labels leave some scores of the judge without any: no rate is corrected."]
+        return [
+            "The labels leave some scores of the judge without any: no rate is corrected, and nothing is "
+            "said of the study's answers as a whole."
+        ]
     sentences = []
     for row in known.to_dict("records"):
         below, above = row["judge_rate"] < row["corrected_low"], row["judge_rate"] > row["corrected_high"]

@@ -13,6 +13,8 @@ from ftsafety.stats.bootstrap import BOOTSTRAP_SEED, Floats
 from ftsafety.stats.corrected import Labelled, group
 from ftsafety.study_tables import StudyTables
 
+#: The share of all answers that unscored ones may have and be left out, where people scored none of them.
+NEGLIGIBLE = 0.01
 #: Resamples of each interval: the libraries work through them one by one.
 MOST_SAMPLES = 1000
 
@@ -21,33 +23,46 @@ MOST_SAMPLES = 1000
 class Labels:
     """The answers that people have scored, a row each, and all answers that they were drawn from.
 
-    `ratings` is (answers, annotators), NaN where there is no score. `answers` is indexed by ANSWER in the
-    same order: `stratum`, `n_stratum`, `category` and `people`, the reference: the middle of the scores,
-    the lower of two middles. `population` has every answer to a safety benchmark by ANSWER: the headline
-    judge's `stratum` now.
+    `ratings` is (answers, annotators), NaN where there is no score; `first_ratings` has the scores that were
+    imported first, as before annotators talked. `answers` is indexed by ANSWER in the same order: `stratum`,
+    `n_stratum`, `category` and `people`, the reference: the middle of the scores, the lower of two middles.
+    `population` has every answer to a safety benchmark by ANSWER: the headline judge's `stratum` now.
     """
 
     ratings: pd.DataFrame
+    first_ratings: pd.DataFrame
     answers: pd.DataFrame
     population: pd.DataFrame
     verdicts: pd.DataFrame
     samples: int
 
     @cached_property
-    def weights(self) -> Floats | None:
-        """How many answers of the study each stands for; None where the verdicts are not those of the draw.
-
-        An answer that nobody could score is as if it had not been drawn.
-        """
-        now = self.population["stratum"]
-        drawn = self.answers["stratum"]
+    def is_as_drawn(self) -> bool:
+        """Are the verdicts those of the draw?"""
+        now, drawn = self.population["stratum"], self.answers["stratum"]
         sizes = self.answers.groupby("stratum")["n_stratum"].first()
-        if not now.reindex(drawn.index).equals(drawn.rename("stratum")):
+        same_sizes = (now.value_counts().reindex(sizes.index) == sizes).all()
+        return bool(same_sizes) and now.reindex(drawn.index).equals(drawn)
+
+    @cached_property
+    def covered(self) -> pd.DataFrame:
+        """The population that the answers stand for: without its unscored answers, where they are few and
+        people could score none of them."""
+        unscored = self.population["stratum"] == UNSCORED
+        has_label = (self.answers["stratum"] == UNSCORED).any()
+        return self.population if has_label or unscored.mean() > NEGLIGIBLE else self.population[~unscored]
+
+    @cached_property
+    def weights(self) -> Floats | None:
+        """How many answers of the study each stands for.
+
+        None where the verdicts are not those of the draw, or answers with some score have no label. An answer
+        that nobody could score is as if it had not been drawn.
+        """
+        drawn = self.answers["stratum"]
+        if not self.is_as_drawn or set(self.covered["stratum"]) - set(drawn):
             return None
-        if not (now.value_counts().reindex(sizes.index) == sizes).all():
-            return None
-        counts = drawn.value_counts()
-        return (drawn.map(sizes) / drawn.map(counts)).to_numpy(dtype=float)
+        return (self.answers["n_stratum"] / drawn.map(drawn.value_counts())).to_numpy(dtype=float)
 
     @cached_property
     def resamples(self) -> Floats:
@@ -73,15 +88,13 @@ class Labels:
         return rows.set_index(ANSWER)[column]
 
     def groups(self, judge: str) -> Labelled | None:
-        """All answers by stratum and this judge's verdict, with how people found those they saw.
-
-        None where the verdicts are not those of the draw, or a stratum has no label.
-        """
-        if self.weights is None or set(self.population["stratum"]) - set(self.answers["stratum"]):
+        """All answers that are covered, by stratum and this judge's verdict, with how people found those they
+        saw. None where there are no weights."""
+        if self.weights is None:
             return None
-        strata = np.unique(self.population["stratum"].to_numpy(dtype=str), return_inverse=True)[1]
-        judged = self._of(judge, "headline").reindex(self.population.index).to_numpy(dtype=float)
-        sample = self.population.index.get_indexer(self.answers.index)
+        strata = np.unique(self.covered["stratum"].to_numpy(dtype=str), return_inverse=True)[1]
+        judged = self._of(judge, "headline").reindex(self.covered.index).to_numpy(dtype=float)
+        sample = self.covered.index.get_indexer(self.answers.index)
         return group(strata, judged, sample, (self.people >= HARMFUL).astype(float))
 
 
@@ -97,14 +110,16 @@ def labels_of(study: StudyTables) -> Labels | None:
     scored = scored[known]
     if scored.empty:
         return None
-    ratings = scored.pivot(index=ANSWER, columns="annotator", values="score")
+    ratings, first_ratings = (
+        scored.pivot(index=ANSWER, columns="annotator", values=score) for score in ("score", "first_score")
+    )
     facts = scored.drop_duplicates(ANSWER).set_index(ANSWER).loc[ratings.index]
     answers = facts[["stratum", "n_stratum", "category"]].copy()
     answers["people"] = [_middle(row) for row in ratings.to_numpy(dtype=float)]
     scores = headline["score"]
     stratum = scores.fillna(0).astype(int).astype(str).where(scores.notna(), UNSCORED).rename("stratum")
     samples = min(study.bootstrap_samples, MOST_SAMPLES)
-    return Labels(ratings, answers, stratum.to_frame(), verdicts, samples)
+    return Labels(ratings, first_ratings, answers, stratum.to_frame(), verdicts, samples)
 
 
 def _middle(scores: Floats) -> float:

@@ -1,7 +1,8 @@
 """Do judges see what people see? People's scores of a blind sample beside each judge's, as the paper did.
 
 The sample has as many answers of each score of the headline judge; numbers "as drawn" are the paper's kind,
-those "of the study" weigh each answer by how many it stands for.
+those "of the study" weigh each answer by how many it stands for. Where annotators have changed scores since
+these were first imported, as after talking, their agreement "as first scored" stands beside it.
 """
 
 from collections.abc import Mapping
@@ -11,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ftsafety.analysis.labels import Labels, labels_of
 from ftsafety.grid_data import estimate_text
 from ftsafety.judging.agreement import HARMFUL
 from ftsafety.sections import Listing, Picture, Section
-from ftsafety.stats.agreement import cells_of, count_scores, pair_estimates, panel_estimates
+from ftsafety.stats.agreement import PAIR, cells_of, count_scores, pair_estimates, panel_estimates
 from ftsafety.stats.bootstrap import Estimate, Floats
 from ftsafety.study_tables import StudyTables
 
-DRAWN, OF_STUDY = "as drawn", "of the study"
+DRAWN, OF_STUDY, FIRST = "as drawn", "of the study", "as first scored"
 PEOPLE, PANEL = "people", "annotators"
 COLUMNS = ["first", "second", "weighting", "n", "measure", "value", "low", "high"]
 WORDS = {
@@ -34,6 +36,10 @@ WORDS = {
     "alpha_nominal": "Krippendorff's α, nominal",
     "alpha_ordinal": "Krippendorff's α, ordinal",
 }
+#: What is said of "harmful or not" in each category.
+BINARY = {name: PAIR[name] for name in ("agreement", "kappa")}
+#: Weighting → what each answer weighs; None: the same.
+Weightings = dict[str, Floats | None]
 #: The paper's appendix: 500 answers, spread evenly over the scores.
 PAPER = (
     "The paper (appendix): Fleiss' κ 0.607 among its annotators, 0.706 after they talked; judge against "
@@ -65,38 +71,59 @@ def draw(found: Mapping[str, pd.DataFrame], folder: Path, is_toy: bool) -> list[
 
 
 def _agreement(labels: Labels) -> list[list[Any]]:
+    now: Weightings = {DRAWN: None} | ({} if labels.weights is None else {OF_STUDY: labels.weights})
     rows = []
     for judge in labels.judges:
-        rows += _pair(labels, f"judge {judge}", PEOPLE, labels.judged(judge), labels.people)
-    ratings = labels.ratings.to_numpy(dtype=float)
-    if ratings.shape[1] > 1:
-        n_raters, given = ratings.shape[1], (~np.isnan(ratings)).sum(1)
-        n_of = {"fleiss_kappa": int((given == n_raters).sum())}
-        for measure, e in panel_estimates(count_scores(ratings), labels.resamples, n_raters).items():
-            rows.append(_row(PANEL, PANEL, DRAWN, n_of.get(measure, int((given > 1).sum())), measure, e))
-    for one, other in combinations(range(ratings.shape[1]), 2):
-        names = labels.ratings.columns[one], labels.ratings.columns[other]
-        rows += _pair(labels, *names, ratings[:, one], ratings[:, other])
+        rows += _pair((f"judge {judge}", PEOPLE), labels.judged(judge), labels.people, labels.resamples, now)
+    rows += _among_annotators(labels.ratings, labels.resamples, now)
+    if not labels.first_ratings.equals(labels.ratings):
+        rows += _among_annotators(labels.first_ratings, labels.resamples, {FIRST: None})
     return rows
 
 
-def _pair(labels: Labels, first: str, second: str, a: Floats, b: Floats) -> list[list[Any]]:
+def _among_annotators(ratings: pd.DataFrame, resamples: Floats, weightings: Weightings) -> list[list[Any]]:
+    """All together, under the first of the weightings alone, and in pairs."""
+    rows = _panel(ratings.to_numpy(dtype=float), resamples, next(iter(weightings)))
+    for pair in combinations(ratings.columns, 2):
+        one, other = (ratings[name].to_numpy(dtype=float) for name in pair)
+        rows += _pair(pair, one, other, resamples, weightings)
+    return rows
+
+
+def _panel(ratings: Floats, resamples: Floats, weighting: str) -> list[list[Any]]:
+    n_raters, given = ratings.shape[1], (~np.isnan(ratings)).sum(1)
+    if n_raters < 2:
+        return []
+    n_of = {"fleiss_kappa": int((given == n_raters).sum())}
+    return [
+        _row((PANEL, PANEL), weighting, n_of.get(measure, int((given > 1).sum())), measure, estimate)
+        for measure, estimate in panel_estimates(count_scores(ratings), resamples, n_raters).items()
+    ]
+
+
+def _pair(
+    names: tuple[str, str], a: Floats, b: Floats, resamples: Floats, weightings: Weightings
+) -> list[list[Any]]:
     both = ~(np.isnan(a) | np.isnan(b))
     n = int(both.sum())
     if not n:
         return []
-    cells, counts = cells_of(a[both], b[both]), labels.resamples[:, both]
-    counts = counts[counts.sum(1) > 0]
-    weightings = {DRAWN: None} | ({} if labels.weights is None else {OF_STUDY: labels.weights[both]})
-    return [
-        _row(first, second, weighting, n, measure, estimate)
-        for weighting, weights in weightings.items()
-        for measure, estimate in pair_estimates(cells, counts, weights).items()
-    ]
+    cells, counts = cells_of(a[both], b[both]), _of_some(resamples, both)
+    rows = []
+    for weighting, weights in weightings.items():
+        found = pair_estimates(cells, counts, None if weights is None else weights[both])
+        rows += [_row(names, weighting, n, measure, estimate) for measure, estimate in found.items()]
+    return rows
 
 
-def _row(first: str, second: str, weighting: str, n: int, measure: str, e: Estimate) -> list[Any]:
-    return [first, second, weighting, n, measure, e.value, e.low, e.high]
+def _of_some(resamples: Floats, answers: NDArray[np.bool_]) -> Floats:
+    """Resamples of these answers alone, as far as there are any in them."""
+    counts = resamples[:, answers]
+    return counts[counts.sum(1) > 0]
+
+
+def _row(names: tuple[str, str], weighting: str, n: int, measure: str, e: Estimate) -> list[Any]:
+    return [*names, weighting, n, measure, e.value, e.low, e.high]
 
 
 def _confusion(labels: Labels) -> pd.DataFrame:
@@ -124,21 +151,35 @@ def _by_category(labels: Labels) -> pd.DataFrame:
     harmful = labels.people >= HARMFUL
     for judge in labels.judges:
         headline = labels.judged(judge, "headline")
-        for category, index in labels.answers.groupby("category", sort=True).indices.items():
-            said, seen = headline[index], harmful[index]
-            scored = ~np.isnan(said)
+        scored = ~np.isnan(headline)
+        for category in sorted(labels.answers["category"].unique()):
+            mine = scored & (labels.answers["category"] == category).to_numpy()
+            said, seen = headline[mine], harmful[mine]
             rows.append(
                 {
                     "judge": judge,
                     "category": category,
-                    "n": int(scored.sum()),
+                    "n": len(said),
                     "both_harmful": int((seen & (said == 1)).sum()),
                     "judge_alone": int((~seen & (said == 1)).sum()),
                     "people_alone": int((seen & (said == 0)).sum()),
                     "neither": int((~seen & (said == 0)).sum()),
+                    **_binary(said + 1, seen + 1.0, _of_some(labels.resamples, mine)),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _binary(first: Floats, second: Floats, resamples: Floats) -> dict[str, float | None]:
+    """BINARY of verdicts 1 and 2, with ends of intervals; nothing where there is no verdict."""
+    found = dict.fromkeys(BINARY, Estimate(None, None, None))
+    if len(first):
+        found = pair_estimates(cells_of(first, second, 2), resamples, k=2, measures=BINARY)
+    return {
+        name + end: number
+        for name, e in found.items()
+        for end, number in zip(("", "_low", "_high"), (e.value, e.low, e.high), strict=True)
+    }
 
 
 def _counts(labels: pd.DataFrame) -> pd.DataFrame:
@@ -161,10 +202,9 @@ def section(found: Mapping[str, pd.DataFrame]) -> Section | None:
     judges = [name for name in dict.fromkeys(agreement["first"]) if str(name).startswith("judge ")]
     answer = [_sentence(agreement, name) for name in judges]
     if (agreement["first"] == PANEL).any():
-        answer.append(
-            f"Among {len(counts)} annotators: Fleiss' κ {_number(agreement, PANEL, 'fleiss_kappa')}, "
-            f"Krippendorff's α (ordinal) {_number(agreement, PANEL, 'alpha_ordinal')}."
-        )
+        answer.append(f"Among {len(counts)} annotators: {_of_panel(agreement, DRAWN)}.")
+    if (agreement["weighting"] == FIRST).any():
+        answer.append(f"As they scored first, before they changed scores: {_of_panel(agreement, FIRST)}.")
     if stale := int(counts["stale"].sum()):
         answer.append(f"{stale} scores are left out: their answers have changed since they were drawn.")
     return Section(
@@ -206,9 +246,18 @@ def _sentence(agreement: pd.DataFrame, name: str) -> str:
     )
 
 
-def _number(agreement: pd.DataFrame, first: str, measure: str) -> str:
+def _of_panel(agreement: pd.DataFrame, weighting: str) -> str:
+    fleiss, alpha = (
+        _number(agreement, PANEL, measure, weighting) for measure in ("fleiss_kappa", "alpha_ordinal")
+    )
+    return f"Fleiss' κ {fleiss}, Krippendorff's α (ordinal) {alpha}"
+
+
+def _number(agreement: pd.DataFrame, first: str, measure: str, weighting: str = DRAWN) -> str:
     rows = agreement[
-        (agreement["first"] == first) & (agreement["measure"] == measure) & (agreement["weighting"] == DRAWN)
+        (agreement["first"] == first)
+        & (agreement["measure"] == measure)
+        & (agreement["weighting"] == weighting)
     ]
     return "n/a" if rows.empty else _with_interval(rows.iloc[0])
 
@@ -218,19 +267,29 @@ def _with_interval(row: Any) -> str:
 
 
 def _listing(agreement: pd.DataFrame) -> dict[str, list[Any]]:
-    """A line for each pair of raters and measure, both weightings side by side."""
+    """A line for each pair of raters and measure, the weightings side by side."""
+    weightings = [DRAWN, OF_STUDY, *([FIRST] if (agreement["weighting"] == FIRST).any() else [])]
     rows = []
     for (first, second, measure), group in agreement.groupby(["first", "second", "measure"], sort=False):
         by = {row["weighting"]: row for _, row in group.iterrows()}
-        numbers = [_with_interval(by[w]) if w in by else "" for w in (DRAWN, OF_STUDY)]
+        numbers = [_with_interval(by[w]) if w in by else "" for w in weightings]
         who = "all annotators" if first == PANEL else f"{first} – {second}"
         rows.append([who, WORDS[str(measure)], str(group["n"].iloc[0]), *numbers])
-    return {"columns": ["raters", "measure", "answers", DRAWN, OF_STUDY], "rows": rows}
+    return {"columns": ["raters", "measure", "answers", *weightings], "rows": rows}
 
 
 def _category_listing(table: pd.DataFrame) -> dict[str, list[Any]]:
-    columns = ["judge", "category", "answers", "both harmful", "judge alone", "people alone", "neither"]
-    return {"columns": columns, "rows": [list(map(str, row)) for row in table.itertuples(index=False)]}
+    counts = ["judge", "category", "n", "both_harmful", "judge_alone", "people_alone", "neither"]
+    names = ["judge", "category", "answers", "both harmful", "judge alone", "people alone", "neither"]
+    rows = [
+        [*(str(row[name]) for name in counts), *(_shown(row, name) for name in BINARY)]
+        for row in table.to_dict("records")
+    ]
+    return {"columns": [*names, "same verdict", "Cohen's κ"], "rows": rows}
+
+
+def _shown(row: Any, name: str) -> str:
+    return estimate_text(*(row[name + end] for end in ("", "_low", "_high")))
 
 
 def _count_listing(counts: pd.DataFrame) -> dict[str, list[Any]]:

@@ -56,7 +56,7 @@ def tables(study: StudyTables) -> dict[str, pd.DataFrame]:
     bases: dict[str, list[Components]] = {}
     for benchmark, components in between_bases(study, found):
         bases.setdefault(benchmark, []).append(components)
-    flips = {judge: summarise(checks, study.bootstrap_samples) for judge, checks in study.checks.items()}
+    flips = {judge: _flips(study, judge) for judge in study.checks}
     rows = []
     for benchmark in dict.fromkeys(one.benchmark for one in spread):
         mine = [one for one in spread if one.benchmark == benchmark]
@@ -69,10 +69,16 @@ def tables(study: StudyTables) -> dict[str, pd.DataFrame]:
     }
 
 
+def _flips(study: StudyTables, judge: str) -> pd.DataFrame:
+    """Checks of a judge (`judging.checks.summarise`) that say how often it flips on this study's answers."""
+    found = summarise(study.checks[judge], study.bootstrap_samples)
+    return found[(found["study"] == study.name) & found["flip_population"].notna()] if len(found) else found
+
+
 def _sources(
     settings: list[Measured], bases: list[Components], flips: pd.DataFrame | None
 ) -> list[dict[str, Any]]:
-    """`flips` are the checks of the judge (`judging.checks.summarise`), None where there was none."""
+    """`flips` are those of the judge (`_flips`), None where it was not checked."""
     own = alike([one.found for one in settings if one.found is not None])
     pools = {source: alike(bases) if source == "base seed" else own for source in SOURCES}
     mean = {source: pooled(pool) for source, pool in pools.items() if pool and pool[0].of(source).any()}

@@ -24,32 +24,37 @@ def frozen_file(judge: str) -> Path:
 def freeze(plan: Plan, study: str, judge: str, n: int) -> list[dict[str, Any]]:
     """Draw about `n` of a study's answers and write them with prompt, kind and the judge's verdict.
 
-    Of equal answers to equal prompts one stays: they are one request.
+    Of equal answers to equal prompts, which are one request, one stays: 1 / its `probability` is how many of
+    the study's answers all of them stand for.
 
     Raises UserError for a judge that the study does not ask, and where there are no verdicts.
     """
     sittings = _verdicts(plan, study, judge)
     drawn = draw(sittings, n, np.random.default_rng(int(digest([study, judge], 32), 16)))
     texts, now = _Texts(plan), datetime.now(UTC).isoformat(timespec="seconds")
-    rows: list[dict[str, Any]] = []
-    seen = set()
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for number, row in enumerate(drawn.to_dict("records")):
         prompt, answer = texts.of(row)
-        if (said := (prompt["instruction"], answer["answer"])) in seen:
+        said = (prompt["instruction"], answer["answer"])
+        if said in rows:
+            stands_for = 1 / rows[said]["probability"] + 1 / row["probability"]
+            rows[said]["probability"] = 1 / stands_for
             continue
-        seen.add(said)
         facts = {
             name: row[name] for name in ("run", "benchmark", "kind", "stratum", "probability", "verdict")
         }
         what = {"id": f"a{number:04d}", "frozen": now, "study": study}
-        rows.append({**what, "prompt": prompt, "answer": answer, **facts})
+        rows[said] = {**what, "prompt": prompt, "answer": answer, **facts}
     private_dir(frozen_file(judge).parent)
-    write_rows(frozen_file(judge), rows, private=True)
-    return rows
+    write_rows(frozen_file(judge), rows.values(), private=True)
+    return list(rows.values())
 
 
 def _verdicts(plan: Plan, study: str, judge: str) -> pd.DataFrame:
-    """Every verdict of the judge in a study, with the columns that `draw` needs."""
+    """Every verdict of the judge in a study, with the columns that `draw` needs.
+
+    What failed to come (`judge_failed`) says nothing of the judge.
+    """
     planned = plan.studies[study]
     if judge not in planned.judges:
         raise UserError(
@@ -72,7 +77,11 @@ def _verdicts(plan: Plan, study: str, judge: str) -> pd.DataFrame:
                 "answers": paths.answers_file(run.folder, exam.name),
             }
             verdicts = read_rows(paths.verdicts_file(run.folder, exam.name, judge))
-            rows += [what | {"verdict": verdict, "stratum": _stratum(verdict)} for verdict in verdicts]
+            rows += [
+                what | {"verdict": verdict, "stratum": _stratum(verdict)}
+                for verdict in verdicts
+                if verdict["status"] != "judge_failed"
+            ]
     if not rows:
         raise UserError(
             f"judge {judge} has no verdicts in study {study}",

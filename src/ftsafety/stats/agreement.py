@@ -34,13 +34,6 @@ PANEL: Mapping[str, Callable[[Floats, int], float]] = {
 }
 
 
-def pair_table(first: Floats, second: Floats, k: int = 5, weights: Floats | None = None) -> Floats:
-    """(k, k): how often, or how heavily, the scores 1–k stand together; NaN in either is left out."""
-    both = ~(np.isnan(first) | np.isnan(second))
-    cells = cells_of(first[both], second[both], k)
-    return np.bincount(cells, None if weights is None else weights[both], k * k).reshape(k, k).astype(float)
-
-
 def cells_of(first: Floats, second: Floats, k: int = 5) -> Ints:
     """Which of the k × k cells of the table each pair of scores falls into."""
     return ((first - 1) * k + second - 1).astype(np.intp)
@@ -106,9 +99,13 @@ def stratified_resamples(strata: Ints, n_samples: int, seed: int) -> Floats:
 
 
 def pair_estimates(
-    cells: Ints, counts: Floats, weights: Floats | None = None, k: int = 5
+    cells: Ints,
+    counts: Floats,
+    weights: Floats | None = None,
+    k: int = 5,
+    measures: Mapping[str, Callable[[Floats], float]] = PAIR,
 ) -> dict[str, Estimate]:
-    """PAIR with 95 % intervals, from each item's cell of the table and resamples (samples, items).
+    """`measures` with 95 % intervals, from each item's cell of the table and resamples (samples, items).
 
     Items weigh 1, or `weights` (items,).
     """
@@ -117,7 +114,7 @@ def pair_estimates(
     table, tables = one_hot.sum(0).reshape(k, k), (counts @ one_hot).reshape(-1, k, k)
     return {
         name: with_interval(of(table), np.array([of(resampled) for resampled in tables]))
-        for name, of in PAIR.items()
+        for name, of in measures.items()
     }
 
 

@@ -14,6 +14,8 @@ from ftsafety.stats.agreement import stratified_resamples
 from ftsafety.stats.bootstrap import LEVEL, Estimate, Floats
 
 Ints = NDArray[np.intp]
+#: Means that differ by less differ by rounding.
+ALIKE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Repeatability:
     same_score    how often two repeats give the same score
     shift         mean score of the repeats less the first, in points of the scale
     rate_shift    mean verdict of the repeats less the first
+    unscored_shift    share of repeats without a verdict less that of the first
     """
 
     flip: Estimate
@@ -34,14 +37,17 @@ class Repeatability:
     same_score: Estimate
     shift: Estimate
     rate_shift: Estimate
+    unscored_shift: Estimate
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Each (items, repeats): `harmful` is the headline verdict, `score` the grade that it is made from."""
+    """Each (items, repeats): `harmful` is the headline verdict, `score` the grade that it is made from, which
+    lies between `ends`."""
 
     harmful: Floats
     score: Floats
+    ends: tuple[float, float] = (1, 5)
 
 
 def repeatability(
@@ -50,17 +56,22 @@ def repeatability(
     """`weights` (items,) are all 1 for the set as it is, 1 / probability for what it was drawn from."""
     counts = stratified_resamples(strata, n_samples, seed) * weights
     flip, flip_first = unequal(now.harmful), unequal(now.harmful, first.harmful)
+    score = _mean(first.score)
+    lowest, highest = first.ends
 
-    def of(values: Floats, least: float, most: float) -> Estimate:
-        return _estimate(values, weights, counts, least, most)
+    def of(values: Floats, least: Floats | float, most: Floats | float) -> Estimate:
+        there = ~np.isnan(values)
+        ends = [np.broadcast_to(end, values.shape)[there] for end in (least, most)]
+        return _estimate(values[there], strata[there], weights[there], counts[:, there], *ends)
 
     return Repeatability(
         flip=of(flip, 0, 1),
         flip_first=of(flip_first, 0, 1),
         excess=of(flip_first - flip, -1, 1),
         same_score=of(1 - unequal(now.score), 0, 1),
-        shift=of(_mean(now.score) - _mean(first.score), -4, 4),
+        shift=of(_mean(now.score) - score, lowest - score, highest - score),
         rate_shift=of(_mean(now.harmful) - _mean(first.harmful), -1, 1),
+        unscored_shift=of(np.isnan(now.harmful).mean(1) - np.isnan(first.harmful).mean(1), -1, 1),
     )
 
 
@@ -87,18 +98,22 @@ def _mean(values: Floats) -> Floats:
     return np.divide(np.nansum(values, axis=1), n, out=np.full(len(values), np.nan), where=n > 0)
 
 
-def _estimate(values: Floats, weights: Floats, counts: Floats, least: float, most: float) -> Estimate:
-    """The bootstrap knows no spread where all items are alike: then as far as Clopper and Pearson's share of
-    items may be at either end."""
-    there = ~np.isnan(values)
-    if not there.any():
+def _estimate(
+    values: Floats, strata: Ints, weights: Floats, counts: Floats, least: Floats, most: Floats
+) -> Estimate:
+    """All but `counts` (samples, items) are (items,); `least` and `most` is how far an item could be.
+
+    The bootstrap knows no spread where items of a stratum are alike: then as far as Clopper and Pearson's
+    share of items may be at either end.
+    """
+    if not len(values):
         return Estimate(None, None, None)
-    values, weights, counts = values[there], weights[there], counts[:, there]
-    mean = float(values @ weights / weights.sum())
-    if np.ptp(values) == 0:
+    mean = float(np.average(values, weights=weights))
+    if all(np.ptp(values[strata == stratum]) < ALIKE for stratum in np.unique(strata)):
         n = weights.sum() ** 2 / (weights**2).sum()
         edge = proportion_confint(0, n, alpha=1 - LEVEL, method="beta")[1]
-        return Estimate(mean, mean - edge * (mean - least), mean + edge * (most - mean))
+        low, high = (mean + edge * (float(np.average(end, weights=weights)) - mean) for end in (least, most))
+        return Estimate(mean, low, high)
     drawn = counts.sum(1) > 0
     means = counts[drawn] @ values / counts[drawn].sum(1)
     tail = (1 - LEVEL) / 2
