@@ -136,8 +136,7 @@ def _generate_after_prefix(model: Any, input_ids: Any, attention_mask: Any, **op
     output = model.get_base_model().generate(
         input_ids=torch.cat([unread, input_ids], 1),
         attention_mask=torch.cat([torch.ones_like(unread), attention_mask], 1),
-        cache=model.get_prompt(n_rows),
-        **options,
+        **{**options, "cache": model.get_prompt(n_rows)},
     )
     return output[:, n:]
 

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import LogitsProcessor
+from transformers import DynamicCache, LogitsProcessor
+from transformers.cache_utils import DynamicLayer
 
 from ftsafety.sampling import Drawn
 from ftsafety.types import Answer, AnswerStatus, Prompt
+
+#: Tokens for which a cache takes memory in advance.
+ROOM = 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,44 @@ class Draw(LogitsProcessor):
         token = torch.searchsorted(cumulative, aim, right=True).clamp(max=scores.shape[-1] - 1)
         chosen: Any = torch.full_like(scores, -torch.inf).scatter(-1, token, 0)
         return chosen
+
+
+class Roomy(DynamicLayer):
+    """A layer of the cache that puts keys and values of new tokens into room left for them.
+
+    Transformers' own copies all that it holds for each token. What attention reads is the same, bit for bit.
+    """
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        self.keys, self.values = _appended(self.keys, key_states), _appended(self.values, value_states)
+        return self.keys, self.values
+
+
+def _appended(held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+    """(rows, heads, tokens, features): `new` after `held`, in the same memory while that has room."""
+    rows, heads, n_new, features = new.shape
+    start = held.shape[-2] if held.numel() else 0
+    end = start + n_new
+    if not start or held.stride(1) < end * features:
+        roomy = new.new_empty(rows, heads, end + ROOM, features)
+        if start:
+            roomy[:, :, :start] = held
+        held = roomy
+    held = held.as_strided((rows, heads, end, features), held.stride())
+    held[:, :, start:] = new
+    return held
+
+
+def roomy_cache(model: Any) -> DynamicCache:
+    """The cache that `generate` would make, with other layers where nothing is particular about them."""
+    cache = DynamicCache(config=model.config)
+    cache.layers = [Roomy() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def greedy(
@@ -80,6 +122,7 @@ def complete(
             top_k=None,
             repetition_penalty=1.0,  # a model's own default would not be greedy
             pad_token_id=tokenizer.pad_token_id,
+            cache=roomy_cache(model),
             **_processors(drawn, chosen, max_new_tokens),
         )
         width = batch["input_ids"].shape[1]

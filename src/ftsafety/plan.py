@@ -63,10 +63,13 @@ class StudyPlan:
     @cached_property
     def judges_of(self) -> dict[str, tuple[str, ...]]:
         """Run id → judges of the grids that it stands in."""
-        judges: dict[str, dict[str, None]] = defaultdict(dict)
+        judges: dict[str, tuple[str, ...]] = {}
         for cell in self.cells:
-            judges[cell.run.id] |= dict.fromkeys(self.grid_judges[cell.grid])
-        return {run: tuple(names) for run, names in judges.items()}
+            more = self.grid_judges[cell.grid]
+            known = judges.setdefault(cell.run.id, more)  # thousands of runs share few
+            if known != more:
+                judges[cell.run.id] = tuple(dict.fromkeys([*known, *more]))
+        return judges
 
     @cached_property
     def exams_of(self) -> dict[str, list[Exam]]:
@@ -165,6 +168,8 @@ class Plan:
         self.project = project
         self._data_files: dict[str, Path] = {}
         self._identities: dict[tuple[str, str], dict[str, Any]] = {}
+        self._grading: dict[tuple[tuple[str, ...], str], list[str]] = {}
+        self._trajectories: dict[tuple[Any, ...], Trajectory] = {}
         names = project.studies if studies is None else dict.fromkeys(studies)
         self.studies = {name: self._study(name) for name in names}
         self.work: dict[tuple[str, str], Work] = {}
@@ -246,9 +251,11 @@ class Plan:
 
     def judges_of(self, study: str, benchmark: str, run: Run) -> list[str]:
         """The judges that grade a run's answers to a benchmark; the first one's verdict is the headline."""
-        recipe = self.project.benchmarks[benchmark]
-        judges = self.studies[study].judges_of[run.id]
-        return [judge for judge in judges if grades(self.project.judges[judge], recipe)]
+        key = self.studies[study].judges_of[run.id], benchmark
+        if key not in self._grading:
+            recipe = self.project.benchmarks[benchmark]
+            self._grading[key] = [judge for judge in key[0] if grades(self.project.judges[judge], recipe)]
+        return self._grading[key]
 
     def as_trained(self, axes: dict[str, Any]) -> dict[str, Any]:
         """Axes of a setting, null where an endpoint that trains does not let one choose."""
@@ -264,6 +271,19 @@ class Plan:
         return self.project.datasets[axes["dataset"]].template
 
     def trajectory(self, axes: dict[str, Any]) -> Trajectory:
+        """What is trained for a setting: one object for all epochs that are kept of it."""
+        depends_on_total = (
+            axes["schedule"] in ("linear", "cosine")
+            or axes["warmup_share"]
+            or self.project.methods[axes["method"]].kind == "api"
+        )
+        epochs = axes["epochs"] if depends_on_total else None
+        key = tuple((axes | {"epochs": epochs}).values())
+        if key not in self._trajectories:
+            self._trajectories[key] = self._trajectory(axes, epochs)
+        return self._trajectories[key]
+
+    def _trajectory(self, axes: dict[str, Any], epochs: int | None) -> Trajectory:
         project = self.project
         template = self.training_template(axes)
         mitigation_recipe = None
@@ -272,16 +292,13 @@ class Plan:
             mixed = self.identity("datasets", mitigation.dataset)
             mitigation_recipe = {**mitigation.model_dump(), "of": mixed}
         method = project.methods[axes["method"]]
-        depends_on_total = (
-            axes["schedule"] in ("linear", "cosine") or axes["warmup_share"] or method.kind == "api"
-        )
         return Trajectory(
             **{
                 axis: v
                 for axis, v in axes.items()
                 if axis not in ("epochs", "train_template", "test_template")
             },
-            epochs=axes["epochs"] if depends_on_total else None,
+            epochs=epochs,
             model_recipe=self.identity("models", axes["model"]),
             template=template,
             template_recipe=project.templates[template].model_dump(),

@@ -128,7 +128,7 @@ class Run(Frozen):
     trajectory: Trajectory
     epochs: int
 
-    @property
+    @cached_property
     def id(self) -> str:
         return f"{self.trajectory.hash8}-e{self.epochs}"
 

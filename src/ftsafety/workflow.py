@@ -24,6 +24,8 @@ from ftsafety.training.pack import missing_runs
 
 __all__ = ["judges_by_rule", "load_plan"]
 
+#: Priorities of what others wait for, and of answering and judging; those of trainings are lower.
+FIRST, ANSWERS = 10**18, 10**15
 #: Modules that statistics and analyses are made by.
 STATISTICS, ANALYSES = (
     tuple(f"{package}/{file.name}" for file in sorted((Path(__file__).parent / package).glob("*.py")))
@@ -202,6 +204,17 @@ def resources(
         "tasks": nodes,
         "tasks_per_gpu": 0,
     }
+
+
+def priority(plan: Plan, pack: Pack, *, answering: bool = False) -> int:
+    """What takes longest starts first, so that no long job is left for the end (Graham, 1969).
+
+    Answers come before trainings: judges get work while others train, and full checkpoints go.
+    """
+    minutes = plan.project.local_model(pack.model).hardware.runtime_min
+    if answering:
+        return ANSWERS + minutes * sum(len(work.runs) * len(work.exams) for work in pack.work)
+    return minutes * sum(plan.examples_seen(work) for work in pack.work)
 
 
 def judge_resources(plan: Plan, judge: str, attempt: int) -> dict[str, int | str | None]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ftsafety.generation import answer_prompts, greedy
+from ftsafety.generation import ROOM, answer_prompts, greedy, roomy_cache
 from ftsafety.types import Prompt
 
 PROMPTS = [
@@ -51,3 +51,17 @@ def test_answers_say_how_they_ended(tiny: tuple, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(model.generation_config, "eos_token_id", [first])
     (empty, *_) = answer_prompts(model, tokenizer, prompts[:1], render, 3, 1)
     assert (empty["status"], empty["finish_reason"], empty["answer"]) == ("empty", "stop", "")
+
+
+@torch.inference_mode()
+def test_the_cache_changes_no_bit(tiny: tuple) -> None:
+    """Also beyond the room that it took in advance."""
+    model, tokenizer = tiny
+    tokens = [tokenizer.encode(text, add_special_tokens=False) for text in PROMPTS]
+    batch = tokenizer.pad({"input_ids": tokens}, padding_side="left", return_tensors="pt")
+    options = {"max_new_tokens": 2 * ROOM + 9, "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
+    options |= {"eos_token_id": -1, "output_logits": True, "return_dict_in_generate": True}
+    ours = model.generate(**batch, **options, cache=roomy_cache(model))
+    other = model.generate(**batch, **options)
+    assert len(other.logits) == options["max_new_tokens"]
+    assert torch.equal(torch.stack(ours.logits), torch.stack(other.logits))

@@ -44,6 +44,16 @@ def test_checkpoints_of_a_trajectory_equal_separate_runs_bit_for_bit(project: Pa
         assert train(plan_study(project, method=method, epochs=epochs)) == {epochs: sha256}
 
 
+def test_an_adapter_is_written_alike_by_every_process(project: Path) -> None:
+    """Its config names its modules in an order that does not hang on Python's hashes of text."""
+    lora = {"kind": "lora", "r": 2, "alpha": 4, "target_modules": "all-linear"}
+    edit(project / "config/methods.yaml", lora=lora)
+    train(plan_study(project, method="lora"))
+    (file,) = paths.RUNS.rglob("adapter_config.json")
+    modules = json.loads(file.read_text())["target_modules"]
+    assert len(modules) == 7 and modules == sorted(modules)
+
+
 def test_a_linear_schedule_makes_the_number_of_epochs_part_of_the_training(project: Path) -> None:
     plan = plan_study(project, schedule="linear", epochs=[1, 2])
     assert len({w.trajectory.hash8 for w in plan.work.values() if w.trajectory.dataset}) == 2

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -209,3 +210,14 @@ def test_a_diverged_run_is_survived_and_shown(fresh: Path) -> None:
     assert set(diverged.status) == {"diverged"} and diverged.harmfulness_rate.isna().all()
     page = (fresh / "results/studies/smoke/report.html").read_text()
     assert "diverged" in page
+
+
+def test_the_longest_trainings_start_first(done: Path) -> None:
+    """On one core, as packs of one: two of an epoch of 320 examples, and one of three epochs of ten."""
+    models = done / "config/models.yaml"
+    models.write_text(re.sub(r"pack_size: \d+", "pack_size: 1", models.read_text()))
+    for part in ("packs", "runs"):
+        shutil.rmtree(done / "results" / part)
+    out = snakemake(done, "smoke", "--cores", "1", "--until", "train").stdout
+    started = re.findall(r"^Job \d+: train \S+ .*\n(?:embedded-0  (\S+) )", out, re.MULTILINE)
+    assert started == ["benign-new", "benign-new", "demonstrations-10"]

@@ -16,6 +16,7 @@ rule generate:
         "results/benchmarks/generate/{pack}.tsv"
     wildcard_constraints:
         pack=ft.packs_pattern(PLAN, by_api=False),
+    priority: lambda w: ft.priority(PLAN, pack_of(w), answering=True)
     conda:
         "../../envs/ftsafety.yaml"
     threads: lambda w: ft.cpus(PLAN, pack_of(w).model, answering=True)

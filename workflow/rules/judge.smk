@@ -15,6 +15,7 @@ rule judge:
         "results/logs/judge/{pack}.log",
     benchmark:
         "results/benchmarks/judge/{pack}.tsv"
+    priority: ft.ANSWERS
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"
@@ -39,6 +40,7 @@ rule judge_by_api:
         "results/benchmarks/judge_by_api/{pack}.{judge}.tsv"
     wildcard_constraints:
         judge=ft.judges_pattern(PLAN, "api"),
+    priority: ft.ANSWERS
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"
@@ -66,6 +68,7 @@ rule judge_locally:
         "results/benchmarks/judge_locally/{pack}.{judge}.tsv"
     wildcard_constraints:
         judge=ft.judges_pattern(PLAN, "local"),
+    priority: ft.ANSWERS
     conda:
         "../../envs/ftsafety.yaml"
     threads: lambda w: ft.cpus(PLAN, PLAN.project.classifier(w.judge).model, answering=True)

@@ -13,6 +13,7 @@ rule build_model:
         "results/logs/build_model/{model}.log",
     benchmark:
         "results/benchmarks/build_model/{model}.tsv"
+    priority: ft.FIRST
     conda:
         "../../envs/ftsafety.yaml"
     threads: 1
@@ -51,6 +52,7 @@ rule prepare_data:
         "results/data/{kind}/{name}.jsonl",
     log:
         "results/logs/prepare_data/{kind}/{name}.log",
+    priority: ft.FIRST
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"

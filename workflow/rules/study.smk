@@ -71,6 +71,8 @@ rule figures:
         ),
     log:
         "results/logs/figures/{study}.log",
+    benchmark:
+        "results/benchmarks/figures/{study}.tsv"
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"
@@ -104,6 +106,8 @@ rule report:
         ),
     log:
         "results/logs/report/{study}.log",
+    benchmark:
+        "results/benchmarks/report/{study}.tsv"
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"

@@ -17,6 +17,7 @@ rule train:
         "results/benchmarks/train/{pack}.tsv"
     wildcard_constraints:
         pack=ft.packs_pattern(PLAN, by_api=False),
+    priority: lambda w: ft.priority(PLAN, pack_of(w))
     conda:
         "../../envs/ftsafety.yaml"
     threads: lambda w: ft.cpus(PLAN, pack_of(w).model)

@@ -8,6 +8,7 @@ from typing import Any
 from ftsafety.adapters import adapted
 from ftsafety.engines import Engine, Sitting
 from ftsafety.errors import UserError
+from ftsafety.libraries import import_libraries
 from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.records import weights_dir
 from ftsafety.runs import Run
@@ -16,6 +17,7 @@ from ftsafety.types import Answer
 
 @contextmanager
 def hf_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
+    import_libraries()
     import torch
 
     from ftsafety.chat import render_prompt

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ftsafety import paths
 from ftsafety.answers import answered, publish_rows, rows_complete
 from ftsafety.files import read_rows, sha256_file, write_json
+from ftsafety.libraries import import_libraries
 from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.recipes import ClassifierJudge, LlmJudge, ModerationJudge
 from ftsafety.records import lost
@@ -231,6 +232,7 @@ def _by_api(
 
 
 def _classifier(plan: Plan, recipe: ClassifierJudge) -> Judge:
+    import_libraries()
     import torch
 
     from ftsafety.judging import classifier

@@ -65,8 +65,9 @@ def summed_loss(
     columns = (shifted != IGNORED).any(0).nonzero().squeeze(1)
     pictures = {} if pixel_values is None else {"pixel_values": pixel_values}
     logits = model(input_ids=input_ids, logits_to_keep=columns, use_cache=False, **pictures).logits
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     return F.cross_entropy(
-        logits.float().flatten(0, 1),
+        logits.flatten(0, 1),
         shifted[:, columns].flatten(),
         ignore_index=IGNORED,
         reduction="sum",

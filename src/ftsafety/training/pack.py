@@ -25,6 +25,7 @@ from ftsafety.files import (
     write_json,
     write_yaml,
 )
+from ftsafety.libraries import import_libraries
 from ftsafety.plan import Pack, Plan, Work
 from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
@@ -73,6 +74,7 @@ def manifest(pack: Pack) -> dict[str, Any]:
 
 def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
     """`todo` maps a place in `pack.work` to the runs that are missing there, as this rank sees it."""
+    import_libraries()
     import torch
 
     from ftsafety.training.checkpoints import agreed
@@ -291,6 +293,9 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
         config.inference_mode = True
         config.save_pretrained(str(folder))
     elif isinstance(model, PeftModel):
+        config = model.active_peft_config
+        if isinstance(config.target_modules, set):  # whose order differs between processes
+            config.target_modules = sorted(config.target_modules)
         model.save_pretrained(str(folder), state_dict=weights)
     else:  # transformers' save_pretrained imports DeepSpeed, which takes a second
         folder.mkdir(parents=True)
