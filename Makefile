@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test lint format plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
+.PHONY: run test bench lint format plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
@@ -17,6 +17,10 @@ run: .venv/installed ## the studies that config/config.yaml names, their results
 
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
 	@pytest
+
+bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	@python benchmarks/speed/all.py $(if $(QUICK),--quick)
 
 lint: .venv/installed ## formatting, style, types, workflow
 	ruff check .
