@@ -1,9 +1,11 @@
 """Run every benchmark of speed, and write their table for the docs.
 
-    make bench            # about TODO minutes on 2 cores; writes docs/benchmarks.md
-    make bench QUICK=1    # less of each, under 10 minutes; prints the table alone
+    make bench                                            # writes docs/benchmarks.md
+    make bench QUICK=1                                    # less of each; prints the table alone
+    python benchmarks/speed/all.py trajectory startup     # these anew; the others' rows stay
 
-Each runs in a process of its own, one after another: on a machine that does nothing else.
+Each runs in a process of its own, one after another: on a machine that does nothing else. Its rows are kept
+in results/bench/: after a stop, name the scripts that are left.
 """
 
 import argparse
@@ -23,15 +25,29 @@ from bench import ROOT, Row
 SCRIPTS = ("trajectory", "padding", "throughput", "startup", "answering", "judging", "paid_once",
            "quickstart", "planning", "submissions", "nothing_to_do", "aggregation", "gpu")  # fmt: skip
 COLUMNS = ("what", "against", "ours", "the other way", "ratio", "aim", "reached", "the same")
+MARK = "<!-- make bench -->\n"
 
 
-def run(script: str, is_quick: bool) -> list[Row]:
-    """Rows of one benchmark; its lines appear as they come. Raises CalledProcessError if it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.json"
-        words = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--json", str(file)]
-        subprocess.run([*words, *(["--quick"] if is_quick else [])], check=True)
-        return [Row(**row) for row in json.loads(file.read_text())]
+def run(script: str, folder: Path, *options: str) -> None:
+    """Run a benchmark, whose lines appear as they come; its rows go into `folder`.
+
+    Raises CalledProcessError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = folder / f"{script}.json"
+    rows.unlink(missing_ok=True)
+    program = Path(__file__).with_name(f"{script}.py")
+    subprocess.run([sys.executable, str(program), "--json", str(rows), *options], check=True)
+
+
+def rows_in(folder: Path) -> dict[str, list[Row]]:
+    """Script → rows, of those that were run."""
+    files = {script: folder / f"{script}.json" for script in SCRIPTS}
+    return {
+        script: [Row(**row) for row in json.loads(file.read_text())]
+        for script, file in files.items()
+        if file.exists()
+    }
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -43,41 +59,46 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def page(rows: list[Row]) -> str:
-    """docs/benchmarks.md between its marks; what a person wrote around them stays."""
+def write_page(found: dict[str, list[Row]]) -> Path:
+    """Put the table into docs/benchmarks.md, after its mark; what a person wrote above stays."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "snakemake"))
-    made = (
-        f"{datetime.now(UTC).date()}, {platform.machine()}, Python {platform.python_version()}, {versions}."
-    )
-    measured = table(rows)
-    if not any("1B" in row.what for row in rows):
-        measured += "\n\nOn a GPU (`python benchmarks/speed/gpu.py`): not measured."
-    return f"Made by `make bench`: {made}\n\n{measured}\n"
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    lines = [table(row for rows in found.values() for row in rows)]
+    for script in SCRIPTS:
+        if not found.get(script):
+            lines.append(f"`python benchmarks/speed/{script}.py`: not measured.")
+    lines.append(f"{datetime.now(UTC).date()}, {machine}, {versions}.")
+    file = ROOT / "docs/benchmarks.md"
+    before = file.read_text().partition(MARK)[0]
+    file.write_text(f"{before}{MARK}\n" + "\n\n".join(lines) + "\n")
+    return file
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("scripts", nargs="*", metavar="script", help=f"of {', '.join(SCRIPTS)}; default: all")
     parser.add_argument("--quick", action="store_true", help="less of each, under 10 minutes")
-    is_quick = parser.parse_args().quick
-    rows: list[Row] = []
+    arguments = parser.parse_args()
+    if unknown := set(arguments.scripts) - {*SCRIPTS}:
+        parser.error(f"no benchmark {min(unknown)!r}; there are {', '.join(SCRIPTS)}")
+    asked = [script for script in SCRIPTS if script in (arguments.scripts or SCRIPTS)]
     failed: list[str] = []
-    with tempfile.TemporaryDirectory() as models:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "rows" if arguments.quick else ROOT / "results/bench"
         if not (ROOT / "results/models").exists():
-            os.environ.setdefault("BENCH_MODELS", models)  # a base model is built for all benchmarks once
-        for number, script in enumerate(SCRIPTS, 1):
-            print(f"[{number}/{len(SCRIPTS)}] {script}", flush=True)
+            os.environ.setdefault("BENCH_MODELS", temporary)  # a base model is built for all benchmarks once
+        for number, script in enumerate(asked, 1):
+            print(f"[{number}/{len(asked)}] {script}", flush=True)
             try:
-                rows += run(script, is_quick)
+                run(script, folder, *(["--quick"] if arguments.quick else []))
             except subprocess.CalledProcessError:
                 failed.append(script)
-    print(table(rows))
-    if not is_quick and not failed:
-        file = ROOT / "docs/benchmarks.md"
-        before, mark, _ = file.read_text().partition("<!-- make bench -->\n")
-        file.write_text(before + mark + "\n" + page(rows))
-        print(f"written to {file}")
+        found = rows_in(folder)
+        print(table(row for rows in found.values() for row in rows))
+    if not arguments.quick:
+        print(f"written to {write_page(found)}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from bench import Row, main
+from padding import PADDED, draw_lengths, made_up
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from ftsafety.adapters import adapted
@@ -35,7 +35,6 @@ from ftsafety.training.engines import Plain, device
 from ftsafety.training.methods import prepare
 from ftsafety.training.trajectory import BatchSplit, Progress, train_trajectory
 
-PADDED = 512  # the paper's code pads to it
 PAD = "<pad>"
 LORA = {"kind": "lora", "r": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
 FULL = {"kind": "full"}
@@ -82,14 +81,8 @@ def random_model(shape: Shape, dtype: torch.dtype) -> Any:
     return model.eval()
 
 
-def made_up(n: int, vocabulary: int, seed: int = 0) -> list[Example]:
-    """Examples as long as Alpaca's, about 100 tokens, of which the second half is learnt; at most PADDED."""
-    rng = np.random.default_rng(seed)
-    lengths = np.clip(rng.lognormal(np.log(85), 0.6, n).astype(int), 16, PADDED)
-    return [
-        Example(rng.integers(3, vocabulary, length).tolist(), [i >= length // 2 for i in range(length)])
-        for length in lengths
-    ]
+def examples_like_alpacas(n: int, shape: Shape) -> list[Example]:
+    return made_up(draw_lengths(n), shape.config.vocab_size)
 
 
 # --------------------------------------------------------------------------------- what the card can do
@@ -219,7 +212,7 @@ def training_row(shape: Shape, method: dict[str, Any], peak: float, aim: float) 
     """Tokens a second of both ways; float32 weights and bfloat16 products, LoRA on bfloat16 weights."""
     is_lora = method["kind"] == "lora"
     dtype = torch.bfloat16 if is_lora and torch.cuda.is_available() else torch.float32
-    examples = made_up(64 * shape.n_batches, shape.config.vocab_size)
+    examples = examples_like_alpacas(64 * shape.n_batches, shape)
     n_tokens = sum(len(example.tokens) for example in examples)
     needed = operations(random_model(shape, dtype), examples, is_lora=is_lora)
     seconds = [way(random_model(shape, dtype), shape, examples, method) for way in (ours, trainers)]
@@ -250,7 +243,7 @@ def tokenizer() -> Any:
 def answering_row(shape: Shape, read: float) -> Row:
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model, pad = random_model(shape, dtype), tokenizer()
-    prompts = [e.tokens[:64] for e in made_up(shape.n_prompts, shape.config.vocab_size, 1)]
+    prompts = [e.tokens[:64] for e in examples_like_alpacas(shape.n_prompts, shape)]
     batch = min(128, shape.n_prompts)
     greedy(model, pad, prompts[:2], 4, batch)
     synchronize()
@@ -279,7 +272,7 @@ def answering_row(shape: Shape, read: float) -> Row:
 def adapters_row(shape: Shape, n: int = 4) -> Row:
     """Adapters of one base model: in one process, or the base model loaded for each."""
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    pad, prompts = tokenizer(), [e.tokens[:64] for e in made_up(32, shape.config.vocab_size, 2)]
+    pad, prompts = tokenizer(), [e.tokens[:64] for e in examples_like_alpacas(32, shape)]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model = random_model(shape, dtype)

@@ -67,11 +67,11 @@ def draw_lengths(n: int) -> list[int]:
     return [min(PADDED, max(8, round(rng.lognormvariate(mu, SIGMA)))) for _ in range(n)]
 
 
-def made_up(lengths: Sequence[int]) -> list[Example]:
+def made_up(lengths: Sequence[int], vocabulary: int = VOCABULARY) -> list[Example]:
     """Examples whose second half is learnt."""
     rng = random.Random(1)
     return [
-        Example([rng.randrange(1, VOCABULARY) for _ in range(n)], [i >= n // 2 for i in range(n)])
+        Example([rng.randrange(1, vocabulary) for _ in range(n)], [i >= n // 2 for i in range(n)])
         for n in lengths
     ]
 
