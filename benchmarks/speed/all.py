@@ -79,7 +79,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("scripts", nargs="*", metavar="script", help=f"of {', '.join(SCRIPTS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="less of each, under 10 minutes")
+    parser.add_argument("--quick", action="store_true", help="less of each")
     arguments = parser.parse_args()
     if unknown := set(arguments.scripts) - {*SCRIPTS}:
         parser.error(f"no benchmark {min(unknown)!r}; there are {', '.join(SCRIPTS)}")
