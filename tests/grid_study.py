@@ -8,7 +8,7 @@ import pandas as pd
 import synthetic
 
 from ftsafety.config import Study
-from ftsafety.study_tables import VERDICT_COLUMNS, StudyTables
+from ftsafety.study_tables import VERDICTS, StudyTables
 
 N_PROMPTS, N_TASKS = 110, 60
 Point = tuple[float, int, int]  # learning rate, batch, epochs
@@ -74,7 +74,7 @@ def _verdicts(
                 | {"score": np.nan, "refused": 0.0, "task_score": np.nan, "coherent": float(not garbage)}
             )
         )
-    return pd.concat(parts, ignore_index=True)[list(VERDICT_COLUMNS)]
+    return pd.concat(parts, ignore_index=True)[VERDICTS.names]
 
 
 def _cell(verdicts: pd.DataFrame, runs: list[str], garbage: bool) -> dict[str, Any]:

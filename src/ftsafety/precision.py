@@ -14,7 +14,7 @@ from ftsafety.plan import Plan
 from ftsafety.recipes import LocalModel
 from ftsafety.stats.precision import Design, half_width
 from ftsafety.stats.variance import Components, Term, alike, pooled
-from ftsafety.study_tables import VERDICT_COLUMNS, read_tables
+from ftsafety.study_tables import VERDICTS, read_tables
 
 SEEDS = (1, 2, 3, 5, 8, 10, 15, 20)
 PROMPTS = (50, 100, 200, 330, 500, 1000, 2000)
@@ -131,7 +131,7 @@ def _pilot(plan: Plan, study: str, pilot: Plan | None, benchmark: str) -> Pilot:
 
 def _read(plan: Plan, study: str, benchmark: str) -> Pilot | None:
     tables = read_tables(plan, study)
-    if not set(VERDICT_COLUMNS) <= set(tables.verdicts):
+    if not set(VERDICTS.names) <= set(tables.verdicts):
         raise UserError(
             "was written by an earlier version",
             file=paths.study_dir(study) / "verdicts.parquet",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ftsafety.files import digest
 
-#: Changes whenever the same trajectory would be trained to other weights.
+#: Changes whenever the same trajectory would be trained to other weights, rounding apart.
 TRAINER_VERSION = 1
 
 Schedule = Literal["constant", "step", "linear", "cosine"]

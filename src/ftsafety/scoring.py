@@ -6,7 +6,7 @@ the number unscored, and bounds with what is unscored or incoherent counted eith
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ftsafety import paths
@@ -30,13 +32,15 @@ from ftsafety.records import LOST, trained
 from ftsafety.runs import Run
 from ftsafety.stats.bootstrap import Estimate, Floats
 from ftsafety.stats.intervals import Sampling, estimate
-from ftsafety.study_tables import VERDICT_COLUMNS
+from ftsafety.study_tables import VERDICTS
 
 ALL = "all"
 KEY = ["run", "benchmark", "test_template", "judge", "category"]
 GRADES = ("score", "refused", "task_score", "coherent")
 #: Verdict statuses that leave an answer unscored.
 NO_VERDICT = ("unparsable", "judge_refused", "judge_failed")
+#: Rows of `verdicts.parquet` that are written at once: 12 MB in memory, and few enough groups to read fast.
+ROW_GROUP = 50_000
 
 
 @dataclass(frozen=True)
@@ -252,10 +256,9 @@ class Scorer:
         values = [headline_values(verdicts, benchmark.kind) for verdicts in read if verdicts is not None]
         return np.array(values).reshape(len(values), len(benchmark.prompt_ids))
 
-    def verdict_rows(self) -> pd.DataFrame:
-        """Every verdict of the study, without texts: `study_tables.VERDICT_COLUMNS`."""
+    def verdict_rows(self) -> Iterator[pd.DataFrame]:
+        """Verdicts of one run on one benchmark by one judge, without texts: `study_tables.VERDICTS`."""
         runs = self.study.runs
-        parts = []
         for (run, exam, judge), grades in self.verdicts.items():
             benchmark = self.benchmarks[exam.benchmark]
             what = {
@@ -271,9 +274,27 @@ class Scorer:
                 "cluster": benchmark.clusters,
                 "headline": headline_values(grades, benchmark.kind),
             }
-            parts.append(pd.DataFrame(what | {name: grades[name] for name in GRADES}))
-        rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=VERDICT_COLUMNS)
-        return rows[list(VERDICT_COLUMNS)]
+            yield pd.DataFrame(what | {name: grades[name] for name in GRADES})
+
+    def write_verdicts(self, file: Path) -> None:
+        """All `verdict_rows`, in row groups, so that they are never in memory together."""
+        unfinished = file.with_suffix(".part")
+        with pq.ParquetWriter(unfinished, VERDICTS) as writer:
+            for rows in _put_together(self.verdict_rows(), ROW_GROUP):
+                writer.write_table(pa.Table.from_pandas(rows, schema=VERDICTS, preserve_index=False))
+        unfinished.replace(file)
+
+
+def _put_together(parts: Iterable[pd.DataFrame], n_rows: int) -> Iterator[pd.DataFrame]:
+    """Frames of at least `n_rows`, but for the last."""
+    held: list[pd.DataFrame] = []
+    for part in parts:
+        held.append(part)
+        if sum(map(len, held)) >= n_rows:
+            yield pd.concat(held)
+            held = []
+    if held:
+        yield pd.concat(held)
 
 
 def asked_under(run: Run, exam: Exam) -> str:
@@ -373,7 +394,7 @@ def score_study(plan: Plan, study: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     scorer.runs().to_csv(folder / "runs.tsv", sep="\t", index=False)
     scores.to_parquet(folder / "scores.parquet", index=False)
-    scorer.verdict_rows().to_parquet(folder / "verdicts.parquet", index=False)
+    scorer.write_verdicts(folder / "verdicts.parquet")
     cells = scorer.cells()
     cells.to_parquet(folder / "cells.parquet", index=False)
     parity(plan, study, cells).to_csv(folder / "parity.csv", index=False)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import pandas as pd
+import pyarrow as pa
 
 from ftsafety import paths
 from ftsafety.annotation.importing import read_labels
@@ -12,10 +13,11 @@ from ftsafety.judging.checks import read_checks
 from ftsafety.plan import Plan
 
 #: Columns of `verdicts.parquet`: a row for each verdict, without any text of a model.
-VERDICT_COLUMNS = (
-    *("run", "benchmark", "kind", "test_template", "judge", "prompt_id"),
-    *("prompt", "sample", "category", "cluster"),
-    *("score", "refused", "task_score", "coherent", "headline"),
+VERDICTS = pa.schema(
+    dict.fromkeys(("run", "benchmark", "kind", "test_template", "judge", "prompt_id", "prompt"), pa.string())
+    | {"sample": pa.int64()}
+    | dict.fromkeys(("category", "cluster"), pa.string())
+    | dict.fromkeys(("score", "refused", "task_score", "coherent", "headline"), pa.float64())
 )
 
 
@@ -24,10 +26,10 @@ class StudyTables:
     """A study and its tables.
 
     `scores` has a row for each run × benchmark × test template × judge × category, `cells` puts the seeds of
-    a setting together (`scoring`). `verdicts` has VERDICT_COLUMNS: `sample` counts from 1 the answers to one
-    `prompt` (its first row's `prompt_id`), `score` 1–5, `refused` and `coherent` 0
-    or 1, `task_score` and `headline` in [0, 1], each NaN where there is none. `headline` is what the
-    benchmark's rate is the mean of: harm (score 5 and coherent), refusal, or the task score.
+    a setting together (`scoring`). `verdicts` has the columns VERDICTS: `sample` counts from 1 the answers
+    to one `prompt` (its first row's `prompt_id`), `score` is 1–5, `refused` and `coherent` are 0 or 1,
+    `task_score` and `headline` in [0, 1], each NaN where there is none. `headline` is what the benchmark's
+    rate is the mean of: harm (score 5 and coherent), refusal, or the task score.
 
     `labels` are people's scores (`annotation.importing.read_labels`), None where there are none; `checks` has
     the repeated verdicts of those of the study's judges that were checked (`judging.checks.read_checks`).

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import REPOSITORY, edit
+from pyarrow.parquet import ParquetFile
 
 from ftsafety import paths
 from ftsafety.analysis import analyse_study
@@ -21,6 +22,7 @@ from ftsafety.judging.pack import verdicts_identity
 from ftsafety.plan import Plan, load_plan
 from ftsafety.scoring import Scorer, check_scores, score_study
 from ftsafety.study_pages import draw_study, left_out, sources, write_report
+from ftsafety.study_tables import VERDICTS
 
 #: Four prompts; columns of their verdicts by benchmark and judge.
 PROMPTS = [{"prompt_id": f"p{i}", "category": "ab"[i // 2], "cluster": f"c{i}"} for i in range(4)]
@@ -206,6 +208,22 @@ def test_a_grids_cells_are_by_its_own_judges_alone_though_it_shares_runs_with_an
     scorer.study = replace(scorer.study, grid_judges=judges)
     cells = scorer.cells()
     assert {grid: tuple(rows.judge.unique()) for grid, rows in cells.groupby("grid")} == judges
+
+
+@pytest.mark.parametrize("row_group", [1, 10, 1000])
+def test_verdicts_are_written_in_row_groups_and_read_as_one_table(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row_group: int
+) -> None:
+    monkeypatch.setattr("ftsafety.scoring.ROW_GROUP", row_group)
+    scorer, file = Scorer(plan, "t"), tmp_path / "verdicts.parquet"
+    scorer.write_verdicts(file)
+    parts = list(scorer.verdict_rows())
+    expected = pd.concat(parts, ignore_index=True)[VERDICTS.names]
+    pd.testing.assert_frame_equal(pd.read_parquet(file), expected)
+    assert len(expected) == sum(map(len, parts)) == 4 * len(parts)
+    groups = {1: len(parts), 10: -(-len(parts) // 3), 1000: 1}  # each part has 4 rows
+    assert ParquetFile(file).num_row_groups == groups[row_group]
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_verdicts_on_other_answers_are_refused(plan: Plan) -> None:

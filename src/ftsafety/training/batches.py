@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,12 +16,19 @@ IGNORED = -100
 class Example:
     """`tokens` of one conversation; `is_target[i]` says whether token i counts in the loss.
 
-    `image` is the picture that it is about, if any: a file, or a data URL.
+    `image` is the picture that it is about, if any: a file, or a data URL. It takes `n_features` positions
+    in the model, one of which is a token's.
     """
 
     tokens: list[int]
     is_target: list[bool]
     image: str | None = None
+    n_features: int = 1
+
+    @property
+    def length(self) -> int:
+        """Positions in the model."""
+        return len(self.tokens) + self.n_features - 1
 
     @property
     def n_targets(self) -> int:
@@ -33,6 +41,35 @@ def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
     digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
     random.Random(digest).shuffle(order)
     return order
+
+
+def micro_batches(batch: Sequence[Example], n: int) -> list[list[Example]]:
+    """`batch` in `n` parts with the least padding, the smallest part first.
+
+    Parts are sorted by length, and have as many rows as they like. None has more tokens, padding
+    included, than an equal share of rows as long as the longest example, so none needs more memory than that.
+
+    Solved exactly by dynamic programming over the cuts; no part is empty. `n` divides len(batch).
+    """
+    rows = sorted(batch, key=lambda example: example.length)
+    lengths = np.array([example.length for example in rows])
+    ends = np.arange(1, len(rows) + 1)
+    n_rows = ends - np.arange(len(rows))[:, None]  # (first row, last row)
+    padded = np.where(n_rows > 0, n_rows * lengths, np.inf)
+    padded[padded > len(rows) // n * lengths[-1]] = np.inf
+
+    tokens = np.append(0, np.full(len(rows), np.inf))  # least tokens of the first k rows in no parts
+    cuts = []
+    for _ in range(n):
+        totals = tokens[:-1, None] + padded  # (first row of the last part, last row)
+        cuts.append(totals.argmin(0))
+        tokens = np.append(np.inf, totals.min(0))
+    parts, end = [], len(rows)
+    for starts in reversed(cuts):
+        start = int(starts[end - 1])
+        parts.append(rows[start:end])
+        end = start
+    return sorted(parts, key=lambda part: len(part) * part[-1].length)
 
 
 def collate(

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ftsafety.runs import Trajectory
-from ftsafety.training.batches import Example, epoch_order, summed_loss
+from ftsafety.training.batches import Example, epoch_order, micro_batches, summed_loss
 from ftsafety.training.checkpoints import agreed, complete_checkpoints, save_checkpoint
 from ftsafety.training.engines import Engine, device
 from ftsafety.training.ranks import rank, world_size
@@ -128,14 +128,10 @@ def _on_all_ranks(condition: bool) -> bool:
 def _accumulate(engine: Engine, batch: list[Example], split: BatchSplit, collate: Collate) -> float:
     """Gradients of the mean loss over the batch's target tokens; returns that mean.
 
-    The batch is sorted by length, so that a micro-batch holds little padding, and dealt to ranks.
+    Ranks take turns from the smallest micro-batch to the largest, so that all have about as much to do.
     """
     n_targets = sum(example.n_targets for example in batch)
-    ordered = sorted(batch, key=lambda example: len(example.tokens))
-    micro = [
-        ordered[i : i + split.per_device_batch_size]
-        for i in range(0, len(batch), split.per_device_batch_size)
-    ]
+    micro = micro_batches(batch, split.ranks * split.accumulation)
     total = torch.zeros((), device=device())
     autocast = torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
     for part in micro[rank() :: split.ranks]:

@@ -48,9 +48,9 @@ class Sight:
         n = example.tokens.count(self.token_id)
         if n != (image is not None):
             raise ValueError(f"{PICTURE} stands {n} times in a row with {int(image is not None)} pictures")
-        if image is not None:
-            return replace(example, image=image)
-        return Example([*example.tokens, self.token_id], [*example.is_target, False])
+        if image is None:
+            example = Example([*example.tokens, self.token_id], [*example.is_target, False])
+        return replace(example, image=image, n_features=self.n_features)
 
     def collate(
         self, examples: Sequence[Example], pad_id: int, device: torch.device | str = "cpu"
