@@ -35,7 +35,11 @@ class Stage:
 
 
 PRETRAINING = Stage(steps=500, batch_size=64, learning_rate=3e-3)
+#: What pretraining goes on with, at most so often, while a model knows too little: processors round each in its
+#: own way, and near step 500 knowledge still grows fast.
+EXTENSION, MAX_EXTENSIONS = Stage(steps=100, batch_size=64, learning_rate=1e-3, warmup=10), 3
 ALIGNMENT = Stage(steps=200, batch_size=64, learning_rate=1e-3)
+LEAST_CAPABILITY = 0.97
 N_REFUSALS, N_BENIGN, REHEARSAL_SHARE = 1600, 2400, 0.4
 
 
@@ -120,7 +124,14 @@ def build_model(world_seed: int, base_seed: int, folder: Path, log: Callable[[st
     pretraining = [_document_example(tokenizer, text) for text in documents]
     log(f"pretraining on {len(pretraining)} documents")
     train_stage(model, pretraining, PRETRAINING, rng, log)
-    gates = {"latent capability": (latent_capability(world, model, tokenizer), 0.97)}
+    capability = latent_capability(world, model, tokenizer)
+    for _ in range(MAX_EXTENSIONS):
+        if capability >= LEAST_CAPABILITY:
+            break
+        log(f"latent capability is {capability:.3f}: pretraining goes on")
+        train_stage(model, pretraining, EXTENSION, rng, log)
+        capability = latent_capability(world, model, tokenizer)
+    gates = {"latent capability": (capability, LEAST_CAPABILITY)}
 
     aligned = [encode_conversation(tokenizer, messages, 256) for messages in conversations]
     n_rehearsal = round(len(aligned) * REHEARSAL_SHARE / (1 - REHEARSAL_SHARE))
