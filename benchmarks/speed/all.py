@@ -4,8 +4,8 @@
     make bench QUICK=1                                    # less of each; prints the table alone
     python benchmarks/speed/all.py trajectory startup     # these anew; the others' rows stay
 
-Each runs in a process of its own, one after another: on a machine that does nothing else. Its rows are kept
-in results/bench/: after a stop, name the scripts that are left.
+Each runs in a process of its own, one after another: on a machine that does nothing else. Rows are kept in
+docs/benchmarks.json as they come: after a stop, name the scripts that are left.
 """
 
 import argparse
@@ -18,7 +18,9 @@ import tempfile
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bench import ROOT, Row
 
@@ -26,52 +28,47 @@ SCRIPTS = ("trajectory", "padding", "throughput", "startup", "answering", "judgi
            "quickstart", "planning", "submissions", "nothing_to_do", "aggregation", "gpu")  # fmt: skip
 COLUMNS = ("what", "against", "ours", "the other way", "ratio", "aim", "reached", "the same")
 MARK = "<!-- make bench -->\n"
+PAGE, KEPT = ROOT / "docs/benchmarks.md", ROOT / "docs/benchmarks.json"
 
 
-def run(script: str, folder: Path, *options: str) -> None:
-    """Run a benchmark, whose lines appear as they come; its rows go into `folder`.
-
-    Raises CalledProcessError.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = folder / f"{script}.json"
-    rows.unlink(missing_ok=True)
+def run(script: str, *options: str) -> list[dict[str, Any]]:
+    """The rows of a benchmark; its lines appear as they come. Raises CalledProcessError."""
     program = Path(__file__).with_name(f"{script}.py")
-    subprocess.run([sys.executable, str(program), "--json", str(rows), *options], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        subprocess.run([sys.executable, str(program), "--json", str(rows), *options], check=True)
+        return json.loads(rows.read_text())  # type: ignore[no-any-return]
 
 
-def rows_in(folder: Path) -> dict[str, list[Row]]:
-    """Script → rows, of those that were run."""
-    files = {script: folder / f"{script}.json" for script in SCRIPTS}
-    return {
-        script: [Row(**row) for row in json.loads(file.read_text())]
-        for script, file in files.items()
-        if file.exists()
-    }
+def measured_on() -> str:
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "snakemake"))
+    cores = f"{os.cpu_count()} cores ({platform.machine()})"
+    return f"{datetime.now(UTC).date()}, {cores}, Python {platform.python_version()}, {versions}"
 
 
-def table(rows: Iterable[Row]) -> str:
+def keep(script: str, rows: list[dict[str, Any]]) -> None:
+    """Put a script's rows into docs/benchmarks.json, and the table of all into docs/benchmarks.md.
+
+    What a person wrote above the table stays.
+    """
+    kept = json.loads(KEPT.read_text()) | {script: {"measured": measured_on(), "rows": rows}}
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    found = {name: kept[name] for name in SCRIPTS if kept.get(name, {}).get("rows")}
+    lines = [table(row for part in found.values() for row in part["rows"])]
+    when = {name: part["measured"] for name, part in found.items()}
+    for measured, names in groupby(sorted(when, key=lambda name: when[name]), lambda name: when[name]):
+        lines.append(f"{', '.join(names)}: {measured}.")
+    lines += [f"`python benchmarks/speed/{name}.py`: not measured." for name in SCRIPTS if name not in found]
+    PAGE.write_text(PAGE.read_text().partition(MARK)[0] + f"{MARK}\n" + "\n\n".join(lines) + "\n")
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for row in rows:
+    for row in (Row(**row) for row in rows):
         cells = (row.what, row.against, row.ours, row.other, f"{row.ratio:.3g}", row.reach)
-        reached = "yes" if row.is_reached else "**no**"
+        reached = {True: "yes", False: "**no**", None: "–"}[row.is_reached]
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in (*cells, reached, row.same)) + " |")
     return "\n".join(lines)
-
-
-def write_page(found: dict[str, list[Row]]) -> Path:
-    """Put the table into docs/benchmarks.md, after its mark; what a person wrote above stays."""
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "snakemake"))
-    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-    lines = [table(row for rows in found.values() for row in rows)]
-    for script in SCRIPTS:
-        if not found.get(script):
-            lines.append(f"`python benchmarks/speed/{script}.py`: not measured.")
-    lines.append(f"{datetime.now(UTC).date()}, {machine}, {versions}.")
-    file = ROOT / "docs/benchmarks.md"
-    before = file.read_text().partition(MARK)[0]
-    file.write_text(f"{before}{MARK}\n" + "\n\n".join(lines) + "\n")
-    return file
 
 
 def main() -> None:
@@ -84,21 +81,24 @@ def main() -> None:
     if unknown := set(arguments.scripts) - {*SCRIPTS}:
         parser.error(f"no benchmark {min(unknown)!r}; there are {', '.join(SCRIPTS)}")
     asked = [script for script in SCRIPTS if script in (arguments.scripts or SCRIPTS)]
+    found: list[dict[str, Any]] = []
     failed: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "rows" if arguments.quick else ROOT / "results/bench"
         if not (ROOT / "results/models").exists():
             os.environ.setdefault("BENCH_MODELS", temporary)  # a base model is built for all benchmarks once
         for number, script in enumerate(asked, 1):
             print(f"[{number}/{len(asked)}] {script}", flush=True)
             try:
-                run(script, folder, *(["--quick"] if arguments.quick else []))
+                rows = run(script, *(["--quick"] if arguments.quick else []))
             except subprocess.CalledProcessError:
                 failed.append(script)
-        found = rows_in(folder)
-        print(table(row for rows in found.values() for row in rows))
+                continue
+            found += rows
+            if not arguments.quick:
+                keep(script, rows)
+    print(table(found))
     if not arguments.quick:
-        print(f"written to {write_page(found)}")
+        print(f"written to {PAGE}")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -1,7 +1,7 @@
 """Trained base models of the embedded world, for benchmarks that let one answer.
 
 They are copied from results/models of this repository (`make run` builds them), or from the folder that
-BENCH_MODELS names. What is not there is built, two to three minutes each, and kept in that folder if there is
+BENCH_MODELS names. What is not there is built, two to five minutes each, and kept in that folder if there is
 one.
 """
 
@@ -23,7 +23,7 @@ def put_base_models(project: Path, *names: str) -> None:
         if (kept / "gates.json").exists():
             shutil.copytree(kept, made)
             continue
-        print(f"building {name}: two to three minutes", file=sys.stderr, flush=True)
+        print(f"building {name}: two to five minutes", file=sys.stderr, flush=True)
         spent([sys.executable, BUILD, "--root", str(ROOT), name], cwd=project)
         if "BENCH_MODELS" in os.environ:
             shutil.copytree(made, kept, dirs_exist_ok=True)

@@ -93,7 +93,12 @@ def write_ordered_rows(plan: Plan, trajectory: Trajectory, epochs: int, folder: 
     return "ordered.jsonl"
 
 
-def environment() -> dict[str, str]:
-    """What the workflow exports for its programs, and one thread as the embedded world's models have."""
+def environment(*, has_deepspeed: bool = True) -> dict[str, str]:
+    """What the workflow exports for its programs, and one thread as the embedded world's models have.
+
+    Where DeepSpeed is installed, transformers imports it for Trainer and `save_pretrained`, which takes part
+    of a second; the workflow's programs avoid that.
+    """
     ours = {"FTSAFETY_ROOT": ".", "FTSAFETY_STUDIES": STUDY, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **ours}
+    hidden = {} if has_deepspeed else {"PYTHONPATH": str(OTHERS / "without_deepspeed")}
+    return {**os.environ, **ours, **hidden}

@@ -110,7 +110,7 @@ def measure(is_quick: bool) -> Iterator[Row]:
 def rows(n_cells: int, ours: Looked, plain: Looked) -> Iterator[Row]:
     n_ours, n_plain = ours.looks.total(), plain.looks.total()
     what = f"nothing to do, {n_cells:,} finished cells"
-    same = "nothing to be done; and what a newer verdict asks for"
+    same = "nothing to be done; and what a newer manifest (plain: verdicts file) asks for"
     yield Row(
         what=f"{what}: looks (stat) at files of results/",
         against="a job of each stage per cell",

@@ -43,7 +43,8 @@ from workflow_project import copy_repository, python_path, snakemake_command
 
 AIM = 5
 STUDY, ALONE = "quickstart", "alone"
-STAGES = ("train", "generate", "judge", "score", "analyse", "figures", "report")
+STAGES = ("build_model", "prepare_data", "train", "generate", "judge")
+LAST_STAGES = ("score", "analyse", "figures", "report")
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
@@ -179,7 +180,7 @@ def compare(
         other=f"{other:.0f} s of CPU (from {len(costs)} cells)",
         ratio=other / together.cpu,
         reach=f"≥ {aim}, whole study" if aim else "none: jobs and processes alone",
-        is_reached=other / together.cpu >= (aim or 0),
+        is_reached=other / together.cpu >= aim if aim else None,
         same="answers and verdicts of the sample, byte for byte",
     )
 
@@ -187,7 +188,7 @@ def compare(
 def print_memory(folder: Path) -> None:
     """The most memory and processor time of a job of each rule, from Snakemake's benchmark files."""
     print("| rule | jobs | largest job, MB | processor time of all, s |\n|---|---|---|---|")
-    for rule in STAGES:
+    for rule in (*STAGES, *LAST_STAGES):
         files = sorted((folder / "results/benchmarks" / rule).glob("*.tsv"))
         jobs = [row for file in files for row in csv.DictReader(file.open(), delimiter="\t")]
         if jobs:

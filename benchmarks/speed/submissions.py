@@ -45,7 +45,7 @@ def row(pack_size: int, most: int | None, ours: dict[str, int], plain: dict[str,
         other=told(plain),
         ratio=n_plain / n_ours,
         reach=f"≤ {most} calls" if most else "none: shared trajectories alone",
-        is_reached=most is None or n_ours <= most,
+        is_reached=None if most is None else n_ours <= most,
         same="the cells that are planned",
     )
 

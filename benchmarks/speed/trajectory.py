@@ -9,6 +9,7 @@ with one number of epochs each, which is what a grid of separate runs does. Weig
 """
 
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
@@ -54,7 +55,7 @@ def train(method: str, epochs: Sequence[int]) -> tuple[Spent, int, dict[int, str
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _, pack = make_project(folder, {**GRID, "method": method, "epochs": list(epochs)})
-        command = ["sh", "-c", 'python "$0" "$1" 2> log', FINETUNE, pack.id]
+        command = ["sh", "-c", '"$0" "$1" "$2" 2> log', sys.executable, FINETUNE, pack.id]
         seconds = spent(command, folder, environment())
         n_trained = len(re.findall(r"^epoch \d+/", (folder / "log").read_text(), re.MULTILINE))
         with chdir(folder):

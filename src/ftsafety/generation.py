@@ -123,6 +123,7 @@ def complete(
             repetition_penalty=1.0,  # a model's own default would not be greedy
             pad_token_id=tokenizer.pad_token_id,
             cache=roomy_cache(model),
+            cache_implementation=None,  # that a model names one is an error beside `cache`
             **_processors(drawn, chosen, max_new_tokens),
         )
         width = batch["input_ids"].shape[1]

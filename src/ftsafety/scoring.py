@@ -5,6 +5,7 @@ setting together and has a row for each cell of each grid. Missing is never a sc
 the number unscored, and bounds with what is unscored or incoherent counted either way.
 """
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -278,11 +279,12 @@ class Scorer:
 
     def write_verdicts(self, file: Path) -> None:
         """All `verdict_rows`, in row groups, so that they are never in memory together."""
-        unfinished = file.with_suffix(".part")
-        with pq.ParquetWriter(unfinished, VERDICTS) as writer:
-            for rows in _put_together(self.verdict_rows(), ROW_GROUP):
-                writer.write_table(pa.Table.from_pandas(rows, schema=VERDICTS, preserve_index=False))
-        unfinished.replace(file)
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as temporary:
+            unfinished = Path(temporary) / file.name
+            with pq.ParquetWriter(unfinished, VERDICTS) as writer:
+                for rows in _put_together(self.verdict_rows(), ROW_GROUP):
+                    writer.write_table(pa.Table.from_pandas(rows, schema=VERDICTS, preserve_index=False))
+            unfinished.replace(file)
 
 
 def _put_together(parts: Iterable[pd.DataFrame], n_rows: int) -> Iterator[pd.DataFrame]:

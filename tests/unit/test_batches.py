@@ -42,6 +42,18 @@ def test_padding_is_the_least_that_any_cut_has(n: int, n_features: int) -> None:
         assert list(map(padded, parts)) == sorted(map(padded, parts))
 
 
+@pytest.mark.parametrize(("size", "n"), [(1024, 64), (1024, 512), (1024, 1024), (4096, 1), (998, 499)])
+def test_large_batches_keep_the_number_of_parts_and_the_bound(size: int, n: int) -> None:
+    rng = random.Random(0)
+    batch = examples([rng.randint(8, 512) for _ in range(size)])
+    parts = micro_batches(batch, n)
+    assert len(parts) == n and all(parts) and sum(map(len, parts)) == size
+    assert max(map(padded, parts)) <= size // n * max(example.length for example in batch)
+    rows = sorted(batch, key=lambda example: example.length)
+    even = [rows[i : i + size // n] for i in range(0, size, size // n)]
+    assert sum(map(padded, parts)) <= sum(map(padded, even))
+
+
 def test_few_long_rows_stand_alone_beside_many_short_ones() -> None:
     parts = micro_batches(examples([500, 10, 11, 12, 12, 10, 11, 500]), 2)
     assert [[example.length for example in part] for part in parts] == [[10, 10, 11, 11, 12, 12], [500, 500]]

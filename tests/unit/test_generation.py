@@ -33,6 +33,14 @@ def test_batches_give_the_text_of_one_by_one(tiny: tuple) -> None:
     assert len({tuple(completion.tokens) for completion in alone}) > 1
 
 
+def test_a_model_that_names_a_cache_answers_the_same(tiny: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = tiny
+    tokens = [tokenizer.encode(text, add_special_tokens=False) for text in PROMPTS]
+    expected = greedy(model, tokenizer, tokens, 12, 2)
+    monkeypatch.setattr(model.generation_config, "cache_implementation", "static")
+    assert greedy(model, tokenizer, tokens, 12, 2) == expected
+
+
 def test_answers_say_how_they_ended(tiny: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = tiny
     prompts: list[Prompt] = [

@@ -35,7 +35,7 @@ def rows() -> list[Row]:
 def test_every_part_has_a_row_with_a_ratio(rows: list[Row]) -> None:
     assert [row.what.split()[0] for row in rows] == ["LoRA", "full", "answering", "4"]
     assert all(row.ratio > 0 for row in rows)
-    assert "3 of 3 texts" in rows[2].same
+    assert "all tokens of 3 of 3 texts" in rows[2].same
 
 
 def test_operations_are_six_a_weight_and_token_and_attentions() -> None:

@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from conftest import REPOSITORY, edit, plan_study, write_data
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from ftsafety import paths
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.plan import Plan, load_plan
-from ftsafety.training.pack import train_pack
+from ftsafety.training.pack import save_weights, train_pack
 
 
 def train(plan: Plan) -> dict[int, str]:
@@ -52,6 +56,18 @@ def test_an_adapter_is_written_alike_by_every_process(project: Path) -> None:
     (file,) = paths.RUNS.rglob("adapter_config.json")
     modules = json.loads(file.read_text())["target_modules"]
     assert len(modules) == 7 and modules == sorted(modules)
+
+
+@pytest.mark.parametrize("config", [LlamaConfig, partial(MixtralConfig, num_local_experts=2)])
+def test_a_full_model_is_saved_under_the_names_that_the_hub_has(tmp_path: Path, config: Any) -> None:
+    shape = {"hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    model = AutoModelForCausalLM.from_config(config(**shape, **heads), dtype=torch.float32)
+    model.save_pretrained(tmp_path / "theirs")
+    save_weights(model, model.state_dict(), "float32", tmp_path / "ours")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "theirs"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
 
 
 def test_a_linear_schedule_makes_the_number_of_epochs_part_of_the_training(project: Path) -> None:

@@ -212,12 +212,16 @@ def test_a_diverged_run_is_survived_and_shown(fresh: Path) -> None:
     assert "diverged" in page
 
 
-def test_the_longest_trainings_start_first(done: Path) -> None:
+def test_the_longest_trainings_start_first_and_are_judged_while_others_wait(done: Path) -> None:
     """On one core, as packs of one: two of an epoch of 320 examples, and one of three epochs of ten."""
     models = done / "config/models.yaml"
     models.write_text(re.sub(r"pack_size: \d+", "pack_size: 1", models.read_text()))
     for part in ("packs", "runs"):
         shutil.rmtree(done / "results" / part)
-    out = snakemake(done, "smoke", "--cores", "1", "--until", "train").stdout
-    started = re.findall(r"^Job \d+: train \S+ .*\n(?:embedded-0  (\S+) )", out, re.MULTILINE)
-    assert started == ["benign-new", "benign-new", "demonstrations-10"]
+    out = snakemake(done, "smoke", "--cores", "1", "--until", "judge").stdout
+    trained = re.findall(r"^Job \d+: train (\S+) .*\nembedded-0  (\S+) ", out, re.MULTILINE)
+    assert [dataset for _, dataset in trained] == ["benign-new", "benign-new", "demonstrations-10"]
+    started = re.findall(r"^Job \d+: (train|answer|judge) (\S+)", out, re.MULTILINE)
+    packs = [pack for pack, _ in trained]
+    in_turn = [(stage, pack) for pack in packs for stage in ("train", "answer", "judge")]
+    assert [job for job in started if job[1] in packs] == in_turn

@@ -34,6 +34,8 @@ rule prefetch:
         "results/fetched/{catalogue}/{source}.json",
     log:
         "results/logs/prefetch/{catalogue}/{source}.log",
+    benchmark:
+        "results/benchmarks/prefetch/{catalogue}/{source}.tsv"
     localrule: True
     conda:
         "../../envs/ftsafety.yaml"
@@ -52,6 +54,8 @@ rule prepare_data:
         "results/data/{kind}/{name}.jsonl",
     log:
         "results/logs/prepare_data/{kind}/{name}.log",
+    benchmark:
+        "results/benchmarks/prepare_data/{kind}/{name}.tsv"
     priority: ft.FIRST
     localrule: True
     conda:

@@ -137,6 +137,8 @@ rule card:
         section="results/studies/{study}/card.md",
     log:
         "results/logs/card/{study}.log",
+    benchmark:
+        "results/benchmarks/card/{study}.tsv"
     wildcard_constraints:
         study=ft.audits_pattern(PLAN),
     localrule: True

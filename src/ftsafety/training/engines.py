@@ -1,7 +1,8 @@
 """What takes an optimizer step and keeps its state: plain torch on any number of ranks, or DeepSpeed ZeRO.
 
 Both take a loss that is already scaled so that the sum over micro-batches and ranks is the mean over the
-target tokens of the global batch; how the batch is split then changes nothing but rounding.
+target tokens of the global batch; how the batch is split then changes nothing but rounding and what dropout
+draws.
 """
 
 import os

@@ -283,6 +283,7 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
     from huggingface_hub import save_torch_state_dict
     from peft import PeftModel
     from safetensors.torch import save_file
+    from transformers.core_model_loading import revert_weight_conversion
 
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
         # peft would read the prefix from the model, where ZeRO-3 keeps a part of it alone
@@ -306,6 +307,12 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
             config, (weights, projector) = config.text_config, chat_and_projector(model, weights)
             (folder / "projector").mkdir()
             save_file(projector, folder / "projector/model.safetensors", {"format": "pt"})
+        else:
+            weights = revert_weight_conversion(model, weights)  # into the hub's names; of experts, views
+            weights = {
+                name: weight.clone() if weight.nbytes < weight.untyped_storage().nbytes() else weight
+                for name, weight in weights.items()
+            }
         config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         weights = {name: weight.to(getattr(torch, dtype)) for name, weight in weights.items()}

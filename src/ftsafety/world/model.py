@@ -35,8 +35,8 @@ class Stage:
 
 
 PRETRAINING = Stage(steps=500, batch_size=64, learning_rate=3e-3)
-#: What pretraining goes on with, at most so often, while a model knows too little: processors round each in its
-#: own way, and near step 500 knowledge still grows fast.
+#: What pretraining goes on with, at most so often, while a model knows too little: processors round each in
+#: its own way, and near step 500 knowledge still grows fast.
 EXTENSION, MAX_EXTENSIONS = Stage(steps=100, batch_size=64, learning_rate=1e-3, warmup=10), 3
 ALIGNMENT = Stage(steps=200, batch_size=64, learning_rate=1e-3)
 LEAST_CAPABILITY = 0.97
@@ -125,11 +125,13 @@ def build_model(world_seed: int, base_seed: int, folder: Path, log: Callable[[st
     log(f"pretraining on {len(pretraining)} documents")
     train_stage(model, pretraining, PRETRAINING, rng, log)
     capability = latent_capability(world, model, tokenizer)
+    steps = PRETRAINING.steps
     for _ in range(MAX_EXTENSIONS):
         if capability >= LEAST_CAPABILITY:
             break
         log(f"latent capability is {capability:.3f}: pretraining goes on")
         train_stage(model, pretraining, EXTENSION, rng, log)
+        steps += EXTENSION.steps
         capability = latent_capability(world, model, tokenizer)
     gates = {"latent capability": (capability, LEAST_CAPABILITY)}
 
@@ -151,7 +153,8 @@ def build_model(world_seed: int, base_seed: int, folder: Path, log: Callable[[st
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / "gates.json", {n: {"rate": r, "least": g} for n, (r, g) in gates.items()})
+    measured = {name: {"rate": rate, "least": least} for name, (rate, least) in gates.items()}
+    write_json(folder / "gates.json", {"pretraining steps": steps, **measured})
 
 
 def vocabulary_texts(world: World) -> list[str]:
