@@ -10,6 +10,7 @@ import yaml
 from ftsafety.plan import Plan, load_plan
 from ftsafety.prepare import prepare_data
 
+pytest_plugins = ["fault_cases"]
 REPOSITORY = Path(__file__).parents[1]
 
 

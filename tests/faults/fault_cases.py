@@ -1,0 +1,82 @@
+"""A pytest plugin for the fault suite: a test injects one kind of fault for real, and says how often.
+
+    make faults QUICK=1      # less of each, as in `make test`
+    make faults              # all cases; writes the table into docs/reliability.md
+
+`@pytest.mark.fault("kill -9 of training", holds="resumes with the same weights")` names a row of the table; a
+test is one case unless it calls `count(n)`.
+"""
+
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+IS_FULL = os.environ.get("FAULTS") == "all"
+PAGE, MARK = REPOSITORY / "docs/reliability.md", "<!-- make faults -->\n"
+
+#: Fault → what holds; outcomes by fault.
+_holds: dict[str, str] = {}
+_survived: Counter[str] = Counter()
+_lost: Counter[str] = Counter()
+
+
+def cases(quick: int, full: int) -> pytest.MarkDecorator:
+    """Run the test so many times, with `case` from 0."""
+    return pytest.mark.parametrize("case", range(full if IS_FULL else quick))
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Callable[[int], None]:
+    """Say how many cases this test was."""
+    return lambda n: record_property("cases", n)
+
+
+@pytest.fixture(autouse=True)
+def _named(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    if mark := request.node.get_closest_marker("fault"):
+        record_property("fault", mark.args[0])
+        record_property("holds", mark.kwargs["holds"])
+
+
+@pytest.fixture(scope="session")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that kills a process at its n-th change of a file."""
+    library = tmp_path_factory.mktemp("killer") / "killer.so"
+    source = Path(__file__).with_name("killer.c")
+    try:
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
+    except FileNotFoundError:
+        pytest.skip("a C compiler is needed: apt-get install gcc")
+    return library
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    about = dict(report.user_properties)
+    if "fault" not in about or report.skipped or (report.passed and report.when != "call"):
+        return
+    name = str(about["fault"])
+    _holds[name] = str(about["holds"])
+    n = int(str(about.get("cases", 1)))
+    if report.failed:
+        _lost[name] += 1
+    else:
+        _survived[name] += n
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _holds:
+        return
+    lines = ["| fault | holds | cases | survived | lost |", "|---|---|---|---|---|"]
+    for name, holds in _holds.items():
+        survived, lost = _survived[name], _lost[name]
+        lines.append(f"| {name} | {holds} | {survived + lost:,} | {survived:,} | {lost} |")
+    terminalreporter.section("faults")
+    for line in lines:
+        terminalreporter.write_line(line)
+    if IS_FULL and not _lost:
+        PAGE.write_text(PAGE.read_text().partition(MARK)[0] + MARK + "\n" + "\n".join(lines) + "\n")
