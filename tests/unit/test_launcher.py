@@ -139,7 +139,7 @@ def test_a_checkpoint_names_files_of_other_nodes_that_rank_0_does_not_see_yet(tm
     """A network file system shows one node's files to another a little later."""
     (tmp_path / "writing").mkdir()
     (tmp_path / "writing/rank-0").write_text("1234")
-    views = [{"rank-0": 4}, {"rank-0": 0, "rank-1": 2}]
+    views = [({"rank-0": 4}, {"rank-0": "a"}), ({"rank-0": 0, "rank-1": 2}, {"rank-1": "b"})]
     publish_checkpoint(tmp_path / "writing", tmp_path / "step-00000001", views, {"step": 1})
     assert not list(complete_checkpoints(tmp_path))
     (tmp_path / "step-00000001/rank-1").write_text("12")

@@ -1,10 +1,11 @@
 """Checkpoints to resume from, in a scratch folder that no rule declares (Snakemake wipes declared outputs).
 
-A checkpoint is complete once its `complete.json` exists, which is written last and lists sizes of all
-files: a truncated newest one is passed over for the one before it.
+A checkpoint is complete once its `complete.json` exists, which is written last and lists sizes and checksums
+of all files: a damaged newest one is passed over for the one before it.
 """
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from ftsafety.files import publish_folder, read_json_if_whole, write_json
+from ftsafety.files import digest, publish_folder, read_json_if_whole, sha256_file, write_json
 from ftsafety.training.engines import Engine
 from ftsafety.training.ranks import rank, world_size
 
@@ -32,13 +33,13 @@ def save_checkpoint(
     folder = scratch / f".step-{step:08d}.{job}"
     folder.mkdir(parents=True, exist_ok=True)
     barrier()
-    sizes = None
+    about: tuple[dict[str, int], dict[str, str]] | None = None
     try:
         engine.save(folder)
-        sizes = _sizes(folder)
+        about = _sizes(folder), _checksums(folder)
     except OSError as error:
         log(f"checkpoint of step {step} was not saved: {error}")
-    seen = [sizes for sizes in _of_all_ranks(sizes) if sizes is not None]
+    seen = [about for about in _of_all_ranks(about) if about is not None]
     if rank() == 0 and len(seen) == world_size():
         try:
             publish_checkpoint(folder, scratch / f"step-{step:08d}", seen, progress)
@@ -48,13 +49,19 @@ def save_checkpoint(
 
 
 def publish_checkpoint(
-    folder: Path, final: Path, seen: list[dict[str, int]], progress: dict[str, Any]
+    folder: Path,
+    final: Path,
+    seen: list[tuple[dict[str, int], dict[str, str]]],
+    progress: dict[str, Any],
 ) -> None:
-    """Rank 0 calls this. `seen` has each rank's view: file → size; on a shared folder only a rank's own
-    files are sure to be in it.
+    """Rank 0 calls this. `seen` has each rank's view, file → size, and the checksums of its own files: on a
+    shared folder only those are sure to be in it.
     """
-    files = {name: max(s.get(name, 0) for s in seen) for name in sorted({n for s in seen for n in s})}
-    write_json(folder / "complete.json", {"progress": progress, "files": files})
+    sizes = [sizes for sizes, _ in seen]
+    files = {name: max(s.get(name, 0) for s in sizes) for name in sorted({n for s in sizes for n in s})}
+    checksums = {name: checksum for _, own in seen for name, checksum in own.items()}
+    record = {"progress": progress, "files": files, "sha256": checksums}
+    write_json(folder / "complete.json", record | {"digest": digest(record)})
     publish_folder(folder, final)
     for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -63,17 +70,46 @@ def publish_checkpoint(
 def complete_checkpoints(scratch: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """(folder, progress) of the whole ones, newest first."""
     for folder in sorted(scratch.glob("step-*"), reverse=True):
-        record = read_json_if_whole(folder / "complete.json")
+        record = _record(folder)
         if record and record["files"] == _sizes(folder):
             yield folder, record["progress"]
 
 
+def _record(folder: Path) -> dict[str, Any]:
+    """What `complete.json` says; nothing where it is not there or damaged."""
+    record = read_json_if_whole(folder / "complete.json")
+    if not isinstance(record, dict):
+        return {}
+    written = record.pop("digest", None)
+    return record if digest(record) == written else {}
+
+
+def check_content(folder: Path) -> None:
+    """Raises ValueError where a file of this rank has other content than when it was saved."""
+    saved = _record(folder)["sha256"]
+    for name, checksum in _checksums(folder).items():
+        if checksum != saved.get(name):
+            raise ValueError(f"{name} is damaged")
+
+
 def _sizes(folder: Path) -> dict[str, int]:
-    return {
-        str(path.relative_to(folder)): path.stat().st_size
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "complete.json" and not path.name.startswith(".")
-    }
+    return {str(path.relative_to(folder)): path.stat().st_size for path in _files(folder)}
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Of the files that this rank writes: DeepSpeed's bear its number, all others are rank 0's."""
+    own = {}
+    for path in _files(folder):
+        numbered = re.search(r"pp_rank_(\d+)_", path.name)
+        if rank() == (int(numbered[1]) if numbered else 0):
+            own[str(path.relative_to(folder))] = sha256_file(path)
+    return own
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != "complete.json" and not path.name.startswith("."):
+            yield path
 
 
 def barrier() -> None:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from ftsafety.runs import Trajectory
 from ftsafety.training.batches import Example, epoch_order, micro_batches, summed_loss
-from ftsafety.training.checkpoints import agreed, complete_checkpoints, save_checkpoint
+from ftsafety.training.checkpoints import agreed, check_content, complete_checkpoints, save_checkpoint
 from ftsafety.training.engines import Engine, device
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.schedule import learning_rate_at
@@ -105,6 +105,7 @@ def _resume(engine: Engine, scratch: Path, needed_step: int, log: Callable[[str]
         if progress["step"] >= needed_step:
             continue
         try:
+            check_content(folder)
             engine.load(folder)
             loaded = True
         except Exception as error:  # whatever a damaged file makes a library raise

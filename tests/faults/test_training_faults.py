@@ -1,0 +1,136 @@
+"""Training that is killed, whose checkpoints are damaged, or whose loss explodes."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, edit, plan_study, write_data
+from fault_cases import IS_FULL, cases
+
+from ftsafety import paths
+from ftsafety.files import checksum
+from ftsafety.plan import Plan
+from ftsafety.training.pack import train_pack
+from ftsafety.workflow import launch_command
+
+#: Method and ZeRO stage; 50 steps, of which every third leaves a checkpoint.
+WAYS = [("full", None), ("lora", None), ("full", 2), ("full", 3)]
+GRID = {"dataset": "demonstrations-100", "epochs": 2}
+STEPS, EVERY = 50, 3
+
+
+def study(project: Path, method: str, stage: int | None) -> Plan:
+    hardware = {"hardware": {"zero_stage": stage}} if stage else {}
+    tiny = {"source": "world", "base_seed": 99, "checkpoint_every_steps": EVERY, **hardware}
+    edit(project / "config/models.yaml", tiny=tiny)
+    plan = plan_study(project, method=method, **GRID)
+    write_data(plan)
+    return plan
+
+
+def start(plan: Plan) -> subprocess.Popen[str]:
+    """The program of the rule `train`, in a process group of its own."""
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    program = str(REPOSITORY / "workflow/scripts/finetune.py")
+    _, *command = launch_command(plan.project.local_model("tiny").hardware, program, pack.id)
+    return subprocess.Popen(
+        [sys.executable, *command],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(plan: Plan) -> tuple[str, str]:
+    """Run it to its end: the log, and the sha256 of the weights."""
+    log = start(plan).communicate()[1]
+    (weights,) = paths.RUNS.rglob("weights")
+    return log, checksum(weights)
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> dict[tuple[str, int | None], str]:
+    """The weights' sha256 by way, filled as it is needed."""
+    return {}
+
+
+@cases(quick=2, full=40)
+@pytest.mark.fault("kill -9 of training at random steps", holds="resumes; same weights (sha256)")
+def test_training_that_is_killed_ends_with_the_same_weights(
+    project: Path, undisturbed: dict[tuple[str, int | None], str], case: int
+) -> None:
+    method, stage = way = WAYS[case % len(WAYS)]
+    if stage and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+    plan, rng = study(project, method, stage), random.Random(case)
+    if way not in undisturbed:
+        undisturbed[way] = finish(plan)[1]
+        shutil.rmtree(paths.RUNS)
+    after = EVERY * rng.randrange(1, STEPS // EVERY)
+    process = start(plan)
+    while not list(paths.SCRATCH.glob(f"*/step-{after:08d}")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.01)
+    time.sleep(0.1 * rng.random())
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not list(paths.RUNS.rglob("done.json"))
+    log, weights = finish(plan)
+    assert "resuming after step" in log
+    assert weights == undisturbed[way]
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.fault("newest checkpoint damaged", holds="falls back to one before; same weights (sha256)")
+def test_a_damaged_checkpoint_is_passed_over(
+    project: Path, method: str, count: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A file is cut, empty, removed, half zeros, or has another bit; in some cases of both checkpoints."""
+    plan, n = study(project, method, None), 25 if IS_FULL else 3
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    weights = finish(plan)[1]
+    shutil.rmtree(paths.RUNS)
+    process = start(plan)
+    while not list(paths.SCRATCH.glob(f"*/step-{STEPS // 2 + 2:08d}")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    shutil.copytree(paths.SCRATCH, "scratch")
+    for case in range(n):
+        rng = random.Random(f"{method}{case}")
+        shutil.rmtree(paths.RUNS, ignore_errors=True)
+        shutil.rmtree(paths.SCRATCH, ignore_errors=True)
+        shutil.copytree("scratch", paths.SCRATCH)
+        checkpoints = sorted(paths.SCRATCH.glob("*/step-*"))
+        damaged = checkpoints if case % 5 == 4 else checkpoints[-1:]
+        for folder in damaged:
+            damage(rng.choice(sorted(path for path in folder.rglob("*") if path.is_file())), rng)
+        train_pack(plan, pack)
+        (found,) = paths.RUNS.rglob("weights")
+        assert checksum(found) == weights, (case, damaged)
+        log = capfd.readouterr().err
+        assert ("resuming after step" in log) == (damaged != checkpoints or len(checkpoints) > len(damaged))
+    count(n)
+
+
+def damage(file: Path, rng: random.Random) -> None:
+    content = file.read_bytes()
+    how = rng.choice(["cut", "empty", "removed", "zeros", "flip"])
+    if how == "removed":
+        file.unlink()
+    elif how == "flip":
+        place = rng.randrange(len(content))
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    else:
+        kept = {"cut": rng.randrange(1, len(content)), "empty": 0, "zeros": len(content) // 2}[how]
+        rest = b"\0" * (len(content) - kept) if how == "zeros" else b""
+        file.write_bytes(content[:kept] + rest)
