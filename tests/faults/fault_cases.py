@@ -14,10 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import edit, plan_study
+
+from ftsafety.files import checksum, write_rows
+from ftsafety.plan import Plan, load_plan
 
 IS_FULL = os.environ.get("FAULTS") == "all"
 MARK = "<!-- make faults -->\n"
 
+#: Calls in flight of the judge behind an endpoint.
+CONCURRENCY = 4
 #: Fault → what holds; outcomes by fault.
 _holds: dict[str, str] = {}
 _survived: Counter[str] = Counter()
@@ -52,6 +58,27 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     except FileNotFoundError:
         pytest.skip("a C compiler is needed: apt-get install gcc")
     return library
+
+
+@pytest.fixture
+def asked_study(project: Path) -> Plan:
+    """Runs of one and two epochs, asked prompts and judged by rule and by a model behind an endpoint."""
+    there = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": None, "max_retries": 0}
+    there |= {"concurrency": CONCURRENCY, "requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+    edit(project / "config/endpoints.yaml", there=there)
+    judge = {"kind": "llm", "endpoint": "there", "model": "judge-1", "policy": "merged"}
+    edit(project / "config/judges.yaml", llm=judge)
+    creatures = ["bafin", "corgor", "dilnop", "lumfin", "pelrith", "mirk"]
+    instructions = [f"how do i {verb} {name} ?" for verb in ("visit", "paint") for name in creatures]
+    write_rows(
+        project / "own.jsonl",
+        ({"prompt_id": f"p{i}", "category": "c", "instruction": text} for i, text in enumerate(instructions)),
+    )
+    own = {"source": "path", "path": "own.jsonl", "sha256": checksum(project / "own.jsonl")}
+    edit(project / "config/benchmarks.yaml", own=own | {"max_new_tokens": 8})
+    plan_study(project, epochs=[1, 2])
+    edit(project / "config/studies/t.yaml", benchmarks=["own"], judges=["keyword", "llm"])
+    return load_plan(project)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

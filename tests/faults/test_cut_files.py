@@ -1,0 +1,80 @@
+"""Files of answers and verdicts that end too early: what is whole is kept, the rest is done again."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from api_stand_in import ApiStandIn
+from conftest import edit, write_data
+from fault_cases import IS_FULL
+
+from ftsafety import paths
+from ftsafety.answers import answer_pack
+from ftsafety.judging.pack import judge_pack
+from ftsafety.plan import Pack, Plan, load_plan
+from ftsafety.prepare import prepare_data
+from ftsafety.training.pack import train_pack
+
+HOLDS = "good rows kept, the rest redone, nothing paid twice"
+
+
+@pytest.fixture
+def server() -> Iterator[ApiStandIn]:
+    with ApiStandIn(respond=lambda body: "#thescore: 2\n#thereason: so") as server:
+        yield server
+
+
+@pytest.fixture
+def judged(project: Path, asked_study: Plan, server: ApiStandIn) -> tuple[Plan, Pack]:
+    """A study that is trained, answered and judged by rule and by the server."""
+    there = {"base_url": server.url, "api_key_env": None, "max_retries": 0, "requests_per_minute": 10**6}
+    edit(project / "config/endpoints.yaml", there=there | {"tokens_per_minute": 10**9})
+    plan = load_plan(project)
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    write_data(plan)
+    prepare_data(plan, plan.benchmark_file("own"))
+    train_pack(plan, pack)
+    answer_pack(plan, pack)
+    judge(plan, pack)
+    return plan, pack
+
+
+def judge(plan: Plan, pack: Pack) -> None:
+    judge_pack(plan, pack)
+    judge_pack(plan, pack, "llm")
+
+
+@pytest.mark.fault("files of answers and verdicts cut at any byte", holds=HOLDS)
+def test_verdicts_that_are_cut(
+    judged: tuple[Plan, Pack], server: ApiStandIn, count: Callable[[int], None]
+) -> None:
+    """At every byte of the last two rows, and anywhere."""
+    plan, pack = judged
+    calls, n = server.calls, 0
+    whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("verdicts/*.json*"))}
+    for i, (file, content) in enumerate(whole.items()):
+        last = sum(len(line) for line in content.splitlines(keepends=True)[-2:])
+        places = {*range(len(content) - last, len(content)), 0}
+        places |= {random.Random(i).randrange(len(content)) for _ in range(25)}
+        for place in sorted(places if IS_FULL else random.Random(i).sample(sorted(places), 6)):
+            file.write_bytes(content[:place])
+            judge(plan, pack)
+            assert {file: file.read_bytes() for file in whole} == whole, (file, place)
+            n += 1
+    assert server.calls == calls
+    count(n)
+
+
+@pytest.mark.fault("files of answers and verdicts cut at any byte", holds=HOLDS)
+def test_answers_that_are_cut(judged: tuple[Plan, Pack], count: Callable[[int], None]) -> None:
+    plan, pack = judged
+    n = 0
+    whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("answers/*.json*"))}
+    for i, (file, content) in enumerate(whole.items()):
+        for place in random.Random(i).sample(range(len(content)), 50 if IS_FULL else 2):
+            file.write_bytes(content[:place])
+            answer_pack(plan, pack)
+            assert {file: file.read_bytes() for file in whole} == whole, (file, place)
+            n += 1
+    count(n)
