@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ftsafety.files import digest
 
-#: Changes whenever the same trajectory would be trained to other weights, rounding apart.
-TRAINER_VERSION = 1
+#: Changes whenever the same trajectory would be trained to other weights.
+TRAINER_VERSION = 2
 
 Schedule = Literal["constant", "step", "linear", "cosine"]
 
