@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,14 @@ def run(script: str, *options: str) -> list[dict[str, Any]]:
 
 def measured_on() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "snakemake"))
-    cores = f"{os.cpu_count()} cores ({platform.machine()})"
+    cores = f"{os.cpu_count()} cores ({_processor()})"
     return f"{datetime.now(UTC).date()}, {cores}, Python {platform.python_version()}, {versions}"
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    return names[0] if names else platform.machine()
 
 
 def keep(script: str, rows: list[dict[str, Any]]) -> None:
