@@ -32,7 +32,7 @@ from ftsafety.recipes import Judge
 from ftsafety.records import LOST, trained
 from ftsafety.runs import Run
 from ftsafety.stats.bootstrap import Estimate, Floats
-from ftsafety.stats.intervals import Sampling, estimate
+from ftsafety.stats.intervals import Sampling, estimate, rate
 from ftsafety.study_tables import VERDICTS
 
 ALL = "all"
@@ -336,7 +336,7 @@ def _summary(v: dict[str, Floats], sampling: Sampling, kind: str, judge: Judge) 
         "score_low": _on_the_scale(score.low),
         "score_high": _on_the_scale(score.high),
         "harmfulness_rate": headline.value if kind == "safety" else None,
-        "refusal_rate": of(refused).value,
+        "refusal_rate": rate(refused),
         "utility": headline.value if kind == "utility" else None,
         "ci_low": headline.low,
         "ci_high": headline.high,

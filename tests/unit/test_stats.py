@@ -13,6 +13,7 @@ from simulation import Design
 from ftsafety.stats.bootstrap import Floats, resample_weights
 from ftsafety.stats.differences import Difference, difference
 from ftsafety.stats.intervals import Part, Sampling, Spread, estimate, measure, wilson
+from ftsafety.stats.intervals import rate as stats_rate
 
 Array = NDArray[Any]
 
@@ -143,6 +144,16 @@ def test_unscored_prompts_are_left_out_and_nothing_scored_is_no_estimate() -> No
     assert ends(values, phrasings(4)) == pytest.approx(ends(values[:, :2], phrasings(2)))
     assert estimate(np.full((2, 4), np.nan), phrasings(4)).value is None
     assert estimate(np.empty((0, 4)), phrasings(4)).value is None
+
+
+def test_the_rate_alone_is_that_of_the_estimate_bit_for_bit() -> None:
+    rng = np.random.default_rng(0)
+    for seeds in (0, 1, 2, 5, 9):
+        values = np.where(rng.random((seeds, 330)) < 0.2, np.nan, rng.random((seeds, 330)) < 0.3)
+        if seeds > 1:
+            values[0] = np.nan  # of this seed nothing is scored
+        assert stats_rate(values) == estimate(values, phrasings(330)).value
+    assert stats_rate(np.full((2, 4), np.nan)) is None
 
 
 def test_a_seed_without_a_scored_answer_is_none() -> None:

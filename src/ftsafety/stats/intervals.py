@@ -105,6 +105,12 @@ def estimate(values: Floats, sampling: Sampling) -> Estimate:
     return Estimate(rate, *wilson(rate, spread))
 
 
+def rate(values: Floats) -> float | None:
+    """The mean that `estimate` has, without its interval."""
+    kept = ~np.isnan(values).all(axis=1)
+    return float(_centred(values[kept])[0].mean()) if kept.any() else None
+
+
 def wilson(value: float, spread: Spread, level: float = LEVEL) -> tuple[float, float]:
     """The interval of a share: Wilson's for as many answers as spread like it.
 
