@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test bench lint format plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
+.PHONY: run test bench faults lint format doctor plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
@@ -17,6 +17,9 @@ run: .venv/installed ## the studies that config/config.yaml names, their results
 
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
 	@pytest
+
+faults: .venv/installed ## make faults [QUICK=1]: kills, damaged files and the like, injected for real (docs/reliability.md)
+	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest tests/faults
 
 bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
@@ -39,6 +42,9 @@ plan: .venv/installed ## make plan STUDY=name: runs, jobs, GPU-hours, judgements
 
 status: .venv/installed ## make status STUDY=name: done, running, failed, diverged, and how to go on
 	@python -m ftsafety status $(STUDY)
+
+doctor: .venv/installed ## make doctor [STUDY=name]: what would stop a study on this machine, each with its mend
+	@python -m ftsafety doctor $(STUDY)
 
 precision: .venv/installed ## make precision STUDY=name [POINTS=5] [PILOT=study]: how many seeds and prompts it needs
 	@python -m ftsafety precision $(STUDY) $(if $(POINTS),--points $(POINTS)) $(if $(PILOT),--pilot $(PILOT))

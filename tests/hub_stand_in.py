@@ -213,6 +213,13 @@ class HubStandIn:
         location = self.url.replace("127.0.0.1", "localhost")
         return Reply(302, headers | linked | {"Location": f"{location}/lfs/{_sha256(content)}"})
 
+    def _auth_check(self, request: Request, kind: Kind, repo: str) -> Reply:
+        repository = self._repositories.get((kind, repo))
+        allowed = repository and (repository.readers is None or request.token in repository.readers)
+        if repository is None or (repository.private and not allowed):
+            return Reply.error(404 if request.token else 401, "RepoNotFound")
+        return Reply() if allowed else Reply.error(403 if request.token else 401, "GatedRepo")
+
     def _lfs(self, request: Request, kind: Kind, sha256: str) -> Reply:
         for repository in self._repositories.values():
             for files in repository.commits.values():
@@ -244,6 +251,7 @@ _REVISION = r"(?P<revision>[^/]+)"
 _ROUTES: dict[str, Any] = {
     rf"/api/(?P<kind>models|datasets)/{_REPO}/revision/{_REVISION}": HubStandIn._info,
     rf"/api/(?P<kind>models|datasets)/{_REPO}/tree/{_REVISION}": HubStandIn._tree,
+    rf"/api/(?P<kind>models|datasets)/{_REPO}/auth-check": HubStandIn._auth_check,
     rf"/github-api/repos/{_REPO}/commits/{_REVISION}": HubStandIn._github_commit,
     rf"/github-api/repos/{_REPO}/git/trees/{_REVISION}": HubStandIn._github_tree,
     rf"/github-raw/{_REPO}/{_REVISION}/(?P<name>.+)": HubStandIn._github_file,

@@ -54,7 +54,7 @@ def measure(is_quick: bool) -> Iterator[Row]:
         for run in sorted(plan.studies[STUDY].runs.values(), key=lambda run: run.epochs):
             with fine_tuned(setting.model, run):
                 what = "fine-tuned" if run.epochs else "untouched"
-                yield compare(setting, what, repetitions=2 if is_quick else 5)
+                yield compare(setting, what, repetitions=1 if is_quick else 5)
 
 
 def trained_study(folder: Path) -> Plan:

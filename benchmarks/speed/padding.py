@@ -47,7 +47,7 @@ SPLITS = ((128, 4), (64, 4), (32, 4), (16, 4), (128, 8), (128, 16))
 
 def measure(is_quick: bool) -> Iterator[Row]:
     same = check_equal()
-    lengths = draw_lengths(10_240 if is_quick else 51_200)
+    lengths = draw_lengths(5_120 if is_quick else 51_200)
     for number, (global_batch, per_device) in enumerate(SPLITS):
         computed = tokens_computed(lengths, global_batch, per_device)
         overhead, fewer = computed / sum(lengths), PADDED * len(lengths) / computed

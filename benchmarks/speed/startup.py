@@ -43,7 +43,7 @@ class Start:
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
-    repeats = 2 if is_quick else 5
+    repeats = 1 if is_quick else 5
     yield from first_step(repeats)
     yield dry_run(repeats)
 

@@ -43,7 +43,7 @@ class Trained:
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
-    yield from compare(SMALL, epochs=1, repeats=2 if is_quick else 3)
+    yield from compare(SMALL, epochs=1, repeats=1 if is_quick else 3)
     if not is_quick:
         yield from compare(SMALL, epochs=5, repeats=2)
         yield from compare(LARGER, epochs=1, repeats=2)

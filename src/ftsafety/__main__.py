@@ -24,6 +24,7 @@ def main() -> None:
         "results": "a finished study's headline numbers",
         "clean-study": "remove a study's folder and the runs it alone uses",
         "cancel": "cancel fine-tuning jobs of a study that still run at an endpoint",
+        "doctor": "what would stop a study on this machine: 0 nothing, 1 something, each with its mend",
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("study", nargs="?", help="default: the first that config.yaml names")
@@ -123,6 +124,16 @@ def _annotate(plan: Plan, study: str, arguments: argparse.Namespace) -> None:
     print(f"give each annotator their own sheet or form; then: make annotate STUDY={study} IMPORT=…")
 
 
+def _doctor(plan: Plan, study: str) -> int:
+    from ftsafety.doctor import diagnose
+
+    is_failing = False
+    for line in diagnose(plan, [study]):
+        print(line, flush=True)
+        is_failing |= line.state == "FAIL"
+    return int(is_failing)
+
+
 def _judge_check(plan: Plan, study: str, arguments: argparse.Namespace) -> int:
     from ftsafety.judging.checks import summarise, summary_text
     from ftsafety.judging.repeat import check_judge
@@ -176,6 +187,8 @@ def _run(arguments: argparse.Namespace) -> None:
             from ftsafety.training.api import cancel_study
 
             print(f"{cancel_study(plan, study)} jobs of {study} are cancelled")
+        elif arguments.command == "doctor":
+            sys.exit(_doctor(plan, study))
         elif arguments.command == "annotate":
             _annotate(plan, study, arguments)
         elif arguments.command == "judge-check":

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -138,6 +139,34 @@ def test_a_judge_that_is_a_model_is_a_job_with_its_models_hardware(fresh: Path, 
     (job,) = [j for j in cluster.history() if "rule_judge_locally" in j["comment"]]
     assert "gres:gpu:1" in cluster.run("scontrol", "show", "job", job["id"])
     assert (fresh / manifest).exists()
+
+
+def test_the_doctor_knows_what_breaks(tmp_path: Path, cluster: Cluster) -> None:
+    """Settings of the profile and of the cluster that do not go together."""
+    folder = copy_repository(tmp_path / "ftsafety")
+
+    def said() -> str:
+        command = [sys.executable, "-m", "ftsafety", "doctor", "smoke"]
+        return subprocess.run(
+            command, cwd=folder, env=cluster.env, capture_output=True, text=True, check=False
+        ).stdout
+
+    whole = said()
+    assert "ok    Slurm      MinJobAge 300 s" in whole and "FAIL  Slurm" not in whole
+    profile = folder / "profiles/slurm/config.yaml"
+    text = profile.read_text()
+    for change, found in {
+        ("status-command: squeue", "status-command: sacct"): "sacct answers nothing here",
+        ("status-checks: 20", "status-checks: 200"): "slurm-init-seconds-before-status-checks: 100",
+        ("# slurm_partition: gpu", "slurm_partition: gpu"): "there is no partition 'gpu'",
+        ("# slurm_partition: gpu", "tasks: 1"): "remove it from profiles/slurm",
+    }.items():
+        profile.write_text(text.replace(*change))
+        assert profile.read_text() != text
+        assert "FAIL  Slurm" in said() and found in said()
+    profile.write_text(text)
+    cluster.stop_controller()
+    assert "FAIL  Slurm      its controller does not answer" in said()
 
 
 def test_ctrl_c_leaves_no_job_and_no_lock(fresh: Path, cluster: Cluster) -> None:
