@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -26,9 +27,9 @@ GRID = {"dataset": "demonstrations-100", "epochs": 2}
 STEPS, EVERY = 50, 3
 
 
-def study(project: Path, method: str, stage: int | None) -> Plan:
+def study(project: Path, method: str, stage: int | None, every: int | None = EVERY) -> Plan:
     hardware = {"hardware": {"zero_stage": stage}} if stage else {}
-    tiny = {"source": "world", "base_seed": 99, "checkpoint_every_steps": EVERY, **hardware}
+    tiny = {"source": "world", "base_seed": 99, "checkpoint_every_steps": every, **hardware}
     edit(project / "config/models.yaml", tiny=tiny)
     plan = plan_study(project, method=method, **GRID)
     write_data(plan)
@@ -86,6 +87,35 @@ def test_training_that_is_killed_ends_with_the_same_weights(
     log, weights = finish(plan)
     assert "resuming after step" in log
     assert weights == undisturbed[way]
+
+
+@cases(quick=2, full=20)
+@pytest.mark.fault("SIGTERM to training, as of a queue", holds="saves, ends, resumes; same weights (sha256)")
+def test_training_that_is_asked_to_end_saves_and_resumes(
+    project: Path, undisturbed: dict[tuple[str, int | None], str], case: int
+) -> None:
+    """Between periodic checkpoints, or where the model's entry asks for none."""
+    method, stage = way = WAYS[case % len(WAYS)]
+    if stage and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+    if way not in undisturbed:
+        undisturbed[way] = finish(study(project, method, stage))[1]
+        shutil.rmtree(paths.RUNS)
+    rng = random.Random(case)
+    plan = study(project, method, stage, every=rng.choice([None, 40]))
+    process = start(plan)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[1/1]"):  # the base model is loaded
+            break
+    time.sleep(0.2 + 0.8 * rng.random())
+    process.send_signal(signal.SIGTERM)
+    log = process.stderr.read()
+    assert process.wait() == (143 if stage is None else 1), log  # torchrun has a code of its own
+    (step,) = {int(step) for step in re.findall(r"stopped after step (\d+)", log)}
+    log, weights = finish(plan)
+    assert f"resuming after step {step}" in log and weights == undisturbed[way]
+    assert not list(paths.SCRATCH.iterdir())
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

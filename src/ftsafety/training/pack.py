@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run, Trajectory
 from ftsafety.training.ranks import rank, world_size
+from ftsafety.training.stopping import watch_for_sigterm
 
 
 def log(message: str) -> None:
@@ -57,7 +59,8 @@ def train_pack(plan: Plan, pack: Pack) -> None:
     """Train what is missing and write the pack's manifest. Heavy imports wait until there is work."""
     todo = {i: missing for i, work in enumerate(pack.work) if (missing := missing_runs(plan, work))}
     if todo or world_size() > 1:
-        _train(plan, pack, todo)
+        with watch_for_sigterm() as must_stop:
+            _train(plan, pack, todo, must_stop)
     if rank() == 0:
         write_json(paths.pack_dir(pack.id) / "trained.json", manifest(pack))
 
@@ -72,7 +75,7 @@ def manifest(pack: Pack) -> dict[str, Any]:
     return records
 
 
-def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
+def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]], must_stop: Callable[[], bool]) -> None:
     """`todo` maps a place in `pack.work` to the runs that are missing there, as this rank sees it."""
     import_libraries()
     import torch
@@ -91,7 +94,7 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
         trajectory = pack.work[i].trajectory
         log(f"[{n}/{len(todo)}] {trajectory.describe()}")
         model = base if n == len(todo) else copy.deepcopy(base)
-        _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer)
+        _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer, must_stop)
 
 
 def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
@@ -137,6 +140,7 @@ def _train_trajectory(
     recipe: LocalModel,
     base: Any,
     tokenizer: Any,
+    must_stop: Callable[[], bool],
 ) -> None:
     from ftsafety.training.batches import collate
     from ftsafety.training.checkpoints import barrier, discard_scratch
@@ -182,6 +186,7 @@ def _train_trajectory(
         recipe.checkpoint_every_steps,
         on_epoch,
         log,
+        must_stop,
     )
     if rank() == 0:
         for run in missing:

@@ -15,6 +15,7 @@ from ftsafety.training.checkpoints import agreed, check_content, complete_checkp
 from ftsafety.training.engines import Engine, device
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.schedule import learning_rate_at
+from ftsafety.training.stopping import Stopped
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ def train_trajectory(
     checkpoint_every_steps: int | None,
     on_epoch: Callable[[int, Progress], None],
     log: Callable[[str], None],
+    must_stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
     """Train until the last of the ascending `epochs`, from a complete checkpoint in `scratch` if one helps.
 
     `on_epoch(epoch, progress)` is called on every rank after each of them. A loss that is not finite
-    ends the training with status `diverged`. Data order and dropout depend on (seed, epoch or step)
-    alone, so a resumed or longer training takes the same steps.
+    ends the training with status `diverged`. When `must_stop` says so on any rank, a checkpoint is saved and
+    `Stopped` raised. Data order and dropout depend on (seed, epoch or step) alone, so a resumed or longer
+    training takes the same steps.
     """
     assert trajectory.global_batch_size is not None and trajectory.seed is not None
     steps_per_epoch = len(examples) // trajectory.global_batch_size
@@ -94,8 +97,12 @@ def train_trajectory(
             log(f"epoch {epoch + 1}/{epochs[-1]}  loss {loss:.3f}")
             if epoch + 1 in epochs:
                 on_epoch(epoch + 1, progress)
-        if checkpoint_every_steps and progress.step % checkpoint_every_steps == 0:
+        is_last = progress.step == epochs[-1] * steps_per_epoch
+        ends_here = not is_last and not _on_all_ranks(not must_stop())
+        if ends_here or (checkpoint_every_steps and progress.step % checkpoint_every_steps == 0):
             save_checkpoint(engine, scratch, progress.step, vars(progress), log)
+        if ends_here:
+            raise Stopped(f"stopped after step {progress.step}; the same command goes on from there")
     return progress
 
 
