@@ -1,6 +1,7 @@
 """How the programs under `workflow/scripts/` read their arguments and report errors."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -105,11 +106,25 @@ def _parser(doc: str | None, what: str) -> argparse.ArgumentParser:
 
 
 class user_errors:
-    """Print a UserError as a sentence on stderr and exit with 2, without a traceback."""
+    """Print a UserError, or that the disk is full, as a sentence on stderr and exit with 2, without a
+    traceback."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, Exception) and _says_full(error):
+            error = UserError(
+                "the disk or your quota of it is full",
+                file=getattr(error, "filename", None) or "results",
+                mend="make room (make unused-runs and make clean-study help), then run the same again: what "
+                "is complete is kept",
+            )
         if isinstance(error, UserError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+
+
+def _says_full(error: Exception) -> bool:
+    """Libraries that write by themselves have errors of their own, with the system's words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(os.strerror(code) in str(error) for code in full)

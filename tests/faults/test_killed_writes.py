@@ -17,7 +17,7 @@ from ftsafety.prepare import prepare_data
 from ftsafety.training.pack import train_pack
 
 #: Stage → points, of the quick suite and of all.
-POINTS = {"train": (4, 100), "generate": (6, 80), "judge": (6, 60), "judge_by_api": (8, 200)}
+POINTS = {"train": (2, 100), "generate": (3, 80), "judge": (3, 60), "judge_by_api": (6, 200)}
 
 
 @pytest.mark.parametrize("stage", list(POINTS))

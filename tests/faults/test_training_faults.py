@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     project: Path, method: str, count: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A file is cut, empty, removed, half zeros, or has another bit; in some cases of both checkpoints."""
-    plan, n = study(project, method, None), 25 if IS_FULL else 3
+    plan, n = study(project, method, None), 25 if IS_FULL else 2
     (pack,) = [pack for pack in plan.packs.values() if pack.trains]
     weights = finish(plan)[1]
     shutil.rmtree(paths.RUNS)
