@@ -1,5 +1,6 @@
 """Training that is killed, whose checkpoints are damaged, or whose loss explodes."""
 
+import math
 import os
 import random
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY, edit, plan_study, write_data
 from fault_cases import IS_FULL, cases
+from safetensors.torch import load_file, save_file
 
 from ftsafety import paths
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
+from ftsafety.records import trained
 from ftsafety.training.pack import train_pack
 from ftsafety.workflow import launch_command
 
@@ -164,3 +167,24 @@ def damage(file: Path, rng: random.Random) -> None:
         kept = {"cut": rng.randrange(1, len(content)), "empty": 0, "zeros": len(content) // 2}[how]
         rest = b"\0" * (len(content) - kept) if how == "zeros" else b""
         file.write_bytes(content[:kept] + rest)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("rate", [1e10, 1e20, 1e30, 1e38, math.nan])
+@pytest.mark.fault("NaN, inf, exploding loss", holds="`diverged`, and the other trainings of the pack go on")
+def test_a_training_that_explodes_is_a_result(project: Path, method: str, rate: float) -> None:
+    """By its learning rate, or from a weight that is NaN in the base model, which all start from."""
+    if math.isnan(rate):
+        (file,) = Path("results/models/tiny").glob("*.safetensors")
+        weights = load_file(file)
+        weights["model.norm.weight"][0] = rate
+        save_file(weights, file, {"format": "pt"})
+    rates = [1e-3] if math.isnan(rate) else [rate, 1e-3]
+    plan = plan_study(project, method=method, learning_rate=rates)
+    write_data(plan)
+    (pack,) = [pack for pack in plan.packs.values() if pack.trains]
+    train_pack(plan, pack)
+    found = {run.trajectory.learning_rate: trained(run) for run in pack.runs}
+    statuses = {learning_rate: done and done["status"] for learning_rate, done in found.items()}
+    assert statuses == ({1e-3: "diverged"} if math.isnan(rate) else {rate: "diverged", 1e-3: "ok"})
+    assert len(list(paths.RUNS.rglob("weights"))) == list(statuses.values()).count("ok")
