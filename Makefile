@@ -19,7 +19,7 @@ test: .venv/installed ## all tests; those that need Slurm, root or Chromium say 
 	@pytest
 
 faults: .venv/installed ## make faults [QUICK=1]: kills, damaged files and the like, injected for real (docs/reliability.md)
-	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest tests/faults
+	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest -m fault
 
 bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'

@@ -38,6 +38,11 @@ from ftsafety.plan import load_plan
 from ftsafety.prepare import benchmark_prompts, dataset_rows
 from ftsafety.ready import check_ready
 
+FAULT = pytest.mark.fault(
+    "bad config, rows and models",
+    holds="names file, field and mend; nothing runs",
+)
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -274,6 +279,7 @@ BAD_VALUES = [*UNKNOWN_KEYS, *TYPES, *NAMES, *COMBINATIONS]
 
 
 @pytest.mark.parametrize("bad", BAD_VALUES, ids=lambda bad: f"{bad.file}: {bad.at} = {bad.put}"[:70])
+@FAULT
 def test_bad_value(root: Path, bad: Bad) -> None:
     put(root, bad.file, bad.at, bad.put)
     with pytest.raises(UserError) as caught:
@@ -283,6 +289,7 @@ def test_bad_value(root: Path, bad: Bad) -> None:
 
 
 @pytest.mark.parametrize("bad", [bad for bad in BAD_VALUES if bad.file == "config"])
+@FAULT
 def test_settings_from_snakemake_get_the_same_errors(root: Path, bad: Bad) -> None:
     put(root, bad.file, bad.at, bad.put)
     settings = yaml.safe_load((root / "config/config.yaml").read_text())
@@ -360,6 +367,7 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize("bad", BAD_FILES, ids=lambda bad: bad.name)
+@FAULT
 def test_bad_config_file(root: Path, bad: BadInput) -> None:
     bad.spoil(root)
     with pytest.raises(UserError) as caught:
@@ -457,6 +465,7 @@ def input_error(root: Path, study: str = "own") -> UserError:
 
 
 @pytest.mark.parametrize("bad", BAD_INPUTS, ids=lambda bad: bad.name)
+@FAULT
 def test_bad_input(root: Path, bad: BadInput) -> None:
     bad.spoil(root)
     sign(root)
@@ -472,6 +481,7 @@ def test_bad_input(root: Path, bad: BadInput) -> None:
         ("benchmarks", "own-prompts", PROMPTS),
     ],
 )
+@FAULT
 def test_changed_and_missing_input(root: Path, catalogue: str, name: str, path: str) -> None:
     file = f"config/{catalogue}.yaml"
     recipe = yaml.safe_load((root / file).read_text())[name]
@@ -535,6 +545,7 @@ BAD_ROWS_WITH_A_CANARY = {
 
 
 @pytest.mark.parametrize("kind", BAD_ROWS_WITH_A_CANARY)
+@FAULT
 def test_errors_about_rows_do_not_show_what_they_say(root: Path, kind: str) -> None:
     BAD_ROWS_WITH_A_CANARY[kind](root)
     sign(root)
@@ -544,6 +555,7 @@ def test_errors_about_rows_do_not_show_what_they_say(root: Path, kind: str) -> N
 
 
 @pytest.mark.parametrize("path", [CHATS, PAIRS, PROMPTS])
+@FAULT
 def test_a_file_that_vanishes_is_a_user_error(root: Path, path: str) -> None:
     plan = load_plan(root)
     (root / path).unlink()

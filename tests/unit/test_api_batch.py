@@ -15,6 +15,11 @@ from ftsafety.api.requests import ChatRequest, Failure, Reply
 from ftsafety.api.store import Store
 from ftsafety.errors import UserError
 
+FAULT = pytest.mark.fault(
+    "batches and fine-tuning jobs: killed, expired, partial, shuffled, lost",
+    holds="one submission, nothing paid twice",
+)
+
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,6 +76,7 @@ def crash(*_: object, **__: object) -> NoReturn:
     raise Crash
 
 
+@FAULT
 def test_results_in_any_order_find_their_requests(server: ApiStandIn, store: Store) -> None:
     log: list[str] = []
     assert texts(run(server, store, chats(20), log)) == answers(20)
@@ -112,6 +118,7 @@ def test_files_are_split_by_model_count_and_size(
 
 
 @pytest.mark.parametrize("fault", ["expired", "expired-silent", "cancelled"])
+@FAULT
 def test_what_was_not_tried_is_sent_once_more(server: ApiStandIn, store: Store, fault: str) -> None:
     server.script_batch(fault)
     log: list[str] = []
@@ -122,6 +129,7 @@ def test_what_was_not_tried_is_sent_once_more(server: ApiStandIn, store: Store, 
 
 
 @pytest.mark.parametrize("fault", ["expired", "expired-silent", "cancelled"])
+@FAULT
 def test_what_is_never_tried_fails_after_two_batches(server: ApiStandIn, store: Store, fault: str) -> None:
     server.script_batch(*[fault] * 5)
     outcomes = run(server, store, chats(8))
@@ -130,6 +138,7 @@ def test_what_is_never_tried_fails_after_two_batches(server: ApiStandIn, store: 
     assert server.count("POST /batches") == 2 and len(outcomes) == 8
 
 
+@FAULT
 def test_a_batch_of_errors_only_is_failures(server: ApiStandIn, store: Store) -> None:
     server.script_batch("only-errors")
     assert texts(run(server, store, chats(4))) == ["HTTP 400 in the batch"] * 4
@@ -143,6 +152,7 @@ def test_filtered_prompts_are_replies(server: ApiStandIn, store: Store) -> None:
     assert {outcome.finish_reason for outcome in outcomes.values()} == {"content_filter"}
 
 
+@FAULT
 def test_broken_lines_and_results_of_others_harm_no_row(server: ApiStandIn, store: Store) -> None:
     add_file = server.add_file
 
@@ -175,6 +185,7 @@ def test_a_refused_file_is_the_users_error_and_can_be_sent_again(server: ApiStan
     assert texts(run(server, store, chats(4))) == answers(4)
 
 
+@FAULT
 def test_the_lost_reply_to_a_creation_makes_no_second_batch(server: ApiStandIn, store: Store) -> None:
     server.script_batch("", "", "", "lost-create")
     for number in range(3):  # so that the list has more than a page
@@ -183,6 +194,7 @@ def test_the_lost_reply_to_a_creation_makes_no_second_batch(server: ApiStandIn, 
     assert server.count("POST /batches") == 4 == len(server.batches)
 
 
+@FAULT
 def test_a_creation_that_failed_is_tried_again_a_few_times(server: ApiStandIn, store: Store) -> None:
     server.script_batch("no-create", "no-create")
     assert texts(run(server, store, chats(2), max_retries=2)) == answers(2)
@@ -210,6 +222,7 @@ def test_an_endpoint_without_batches_says_so(server: ApiStandIn, store: Store) -
     ["ftsafety.api.store.Store.name_batch", "ftsafety.api.batch.time.sleep", "ftsafety.api.job.Job.keep"],
     ids=["before the id is known", "while waiting", "while results are read"],
 )
+@FAULT
 def test_after_a_crash_the_batch_is_taken_up_again(server: ApiStandIn, store: Store, crash_in: str) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
         patch.setattr(crash_in, crash)
@@ -220,6 +233,7 @@ def test_after_a_crash_the_batch_is_taken_up_again(server: ApiStandIn, store: St
     assert store.spending()[0].calls == 6 and store.promised() == 0
 
 
+@FAULT
 def test_a_crash_before_the_batch_was_made_leaves_no_wait(server: ApiStandIn, store: Store) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
         patch.setattr("ftsafety.api.batch._Batches._make", crash)
@@ -237,6 +251,7 @@ def test_only_what_no_open_batch_holds_is_sent(server: ApiStandIn, store: Store)
     assert [len(content.splitlines()) for content in made] == [4, 3]
 
 
+@FAULT
 def test_a_second_expiry_after_a_crash_is_the_last(server: ApiStandIn, store: Store) -> None:
     server.script_batch("expired", "expired")
     sleep, slept = time.sleep, iter([0.02])

@@ -19,6 +19,11 @@ from ftsafety.api.requests import ChatRequest, Failure, Reply
 from ftsafety.api.store import Store
 from ftsafety.errors import UserError
 
+FAULT = pytest.mark.fault(
+    "server faults (429, 5xx, hang, cut, HTML, truncated)",
+    holds="bounded calls, every row ends with an outcome",
+)
+
 #: Faults that end in a reply, and those that end in the row's failure although the call is not repeated.
 HARMLESS = {"slow", "no-usage", "wrong-usage", "refusal", "content_filter", "filtered-400"}
 NOT_RETRIED = {"html", "truncated-json", "empty-choices", "400", "drip"}
@@ -115,6 +120,7 @@ def test_no_more_than_concurrency_in_flight(store: Store) -> None:
 
 @pytest.mark.parametrize("fault", sorted(set(FAULTS) - STOPPING - {"insufficient_quota"}))
 @pytest.mark.parametrize("times", [1, 3, None], ids=["once", "burst", "for ever"])
+@FAULT
 def test_a_fault_costs_few_calls_and_every_row_has_an_outcome(
     store: Store, fault: str, times: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +146,7 @@ def test_a_fault_costs_few_calls_and_every_row_has_an_outcome(
 
 
 @pytest.mark.parametrize("fault", sorted(set(FAULTS) - HARMLESS - STOPPING - {"insufficient_quota", "400"}))
+@FAULT
 def test_a_fault_of_every_call_for_ever_fails_every_row_in_bounded_calls(
     store: Store, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

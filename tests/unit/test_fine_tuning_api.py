@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ from ftsafety.recipes import ApiModel
 from ftsafety.records import trained
 from ftsafety.states import run_states
 from ftsafety.training.api import cancel_study, train_pack_by_api
+
+FAULT = pytest.mark.fault(
+    "batches and fine-tuning jobs: killed, expired, partial, shuffled, lost",
+    holds="one submission, nothing paid twice",
+)
 
 FILES, JOBS = "POST /files", "POST /fine_tuning/jobs"
 POLL = r"GET /fine_tuning/jobs/ftjob-\w+"
@@ -224,12 +229,14 @@ def test_no_message_of_the_endpoint_hands_on_training_data(server: TuningStandIn
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "lost", "html"])
+@FAULT
 def test_trouble_while_polling_is_waited_out(server: TuningStandIn, store: Store, fault: str) -> None:
     server.tuner.polls = 2
     server.fault(POLL, fault, times=9)
     assert only(tune(server, store)).ended == "ok" and server.made == (1, 1)
 
 
+@FAULT
 def test_timeouts_while_polling_are_waited_out(server: TuningStandIn, store: Store) -> None:
     server.fault(POLL, "hang", times=3)
     assert only(tune(server, store, timeout_s=0.3)).ended == "ok" and server.made == (1, 1)
@@ -240,6 +247,7 @@ def test_an_endpoint_without_events_is_no_trouble(server: TuningStandIn, store: 
     assert only(tune(server, store)).ended == "ok"
 
 
+@FAULT
 def test_an_endpoint_that_stays_down_stops_the_wait_and_a_rerun_goes_on(
     server: TuningStandIn, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +260,7 @@ def test_an_endpoint_that_stays_down_stops_the_wait_and_a_rerun_goes_on(
 
 @pytest.mark.parametrize("call", [FILES, JOBS])
 @pytest.mark.parametrize("fault", ["lost", "500", "429"])
+@FAULT
 def test_whatever_becomes_of_the_reply_one_file_and_one_job_are_made(
     server: TuningStandIn, store: Store, call: str, fault: str
 ) -> None:
@@ -261,6 +270,7 @@ def test_whatever_becomes_of_the_reply_one_file_and_one_job_are_made(
 
 
 @pytest.mark.parametrize("call", [FILES, JOBS])
+@FAULT
 def test_what_was_made_while_all_replies_were_lost_is_found_by_the_next_call(
     server: TuningStandIn, store: Store, call: str
 ) -> None:
@@ -273,7 +283,8 @@ def test_what_was_made_while_all_replies_were_lost_is_found_by_the_next_call(
     assert server.made == (1, 1) and store.promised() == 0
 
 
-def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path) -> None:
+@FAULT
+def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path, count: Callable[[int], None]) -> None:
     """At every call and every write, before and after it."""
     for point in range(1000):
         folder = tmp_path / str(point)
@@ -290,6 +301,7 @@ def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path) -> None:
                 break
             assert process.exitcode == -signal.SIGKILL
     assert point > 15
+    count(point)
 
 
 def _killed_at(server: TuningStandIn, path: Path, point: int) -> None:
