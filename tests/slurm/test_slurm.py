@@ -223,23 +223,6 @@ def losses_of(folder: Path) -> list[float]:
     return list(record["losses"])
 
 
-def test_a_training_that_slurm_ends_saves_first_and_its_retry_resumes(
-    alone: tuple[Path, str, list[float]], cluster: Cluster
-) -> None:
-    """As at a time limit or a preemption: SIGTERM, and SIGKILL some seconds later. Nothing else saves."""
-    folder, manifest, losses = alone
-    edit(folder / "config/models.yaml", tiny=TINY | {"checkpoint_every_steps": None})
-    with running(folder, cluster, manifest) as process:
-        job = wait_for("a training job", job_running(cluster, "train"))
-        log = folder / "results/logs/train"
-        wait_for("its first step", lambda: any("epoch 1/" in file.read_text() for file in log.glob("*.log")))
-        cluster.run("scancel", job["id"])  # type: ignore[index]
-        wait_for("a checkpoint", lambda: list(folder.glob("results/scratch/*/step-*/complete.json")), 10)
-        assert process.wait(timeout=240) == 0, (folder / "snakemake.out").read_text()[-4000:]
-    assert "resuming after step" in next(log.iterdir()).read_text()
-    assert losses_of(folder) == losses
-
-
 def test_two_nodes_of_two_ranks_take_the_steps_of_one_process(
     alone: tuple[Path, str, list[float]], cluster: Cluster
 ) -> None:
