@@ -66,18 +66,24 @@ def undisturbed() -> dict[tuple[str, int | None], str]:
     return {}
 
 
+def whole(project: Path, case: int, known: dict[tuple[str, int | None], str]) -> str:
+    """The weights of the case's way, undisturbed; skips where this machine cannot train so."""
+    method, stage = way = WAYS[case % len(WAYS)]
+    if stage and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+    if way not in known:
+        known[way] = finish(study(project, method, stage))[1]
+        shutil.rmtree(paths.RUNS)
+    return known[way]
+
+
 @cases(quick=2, full=40)
 @pytest.mark.fault("kill -9 of training at random steps", holds="resumes; same weights (sha256)")
 def test_training_that_is_killed_ends_with_the_same_weights(
     project: Path, undisturbed: dict[tuple[str, int | None], str], case: int
 ) -> None:
-    method, stage = way = WAYS[case % len(WAYS)]
-    if stage and shutil.which("g++") is None:
-        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+    expected, (method, stage) = whole(project, case, undisturbed), WAYS[case % len(WAYS)]
     plan, rng = study(project, method, stage), random.Random(case)
-    if way not in undisturbed:
-        undisturbed[way] = finish(plan)[1]
-        shutil.rmtree(paths.RUNS)
     after = EVERY * rng.randrange(1, STEPS // EVERY)
     process = start(plan)
     while not list(paths.SCRATCH.glob(f"*/step-{after:08d}")):
@@ -89,7 +95,7 @@ def test_training_that_is_killed_ends_with_the_same_weights(
     assert not list(paths.RUNS.rglob("done.json"))
     log, weights = finish(plan)
     assert "resuming after step" in log
-    assert weights == undisturbed[way]
+    assert weights == expected
 
 
 @cases(quick=2, full=20)
@@ -98,12 +104,7 @@ def test_training_that_is_asked_to_end_saves_and_resumes(
     project: Path, undisturbed: dict[tuple[str, int | None], str], case: int
 ) -> None:
     """Between periodic checkpoints, or where the model's entry asks for none."""
-    method, stage = way = WAYS[case % len(WAYS)]
-    if stage and shutil.which("g++") is None:
-        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
-    if way not in undisturbed:
-        undisturbed[way] = finish(study(project, method, stage))[1]
-        shutil.rmtree(paths.RUNS)
+    expected, (method, stage) = whole(project, case, undisturbed), WAYS[case % len(WAYS)]
     rng = random.Random(case)
     plan = study(project, method, stage, every=rng.choice([None, 40]))
     process = start(plan)
@@ -117,7 +118,7 @@ def test_training_that_is_asked_to_end_saves_and_resumes(
     assert process.wait() == (143 if stage is None else 1), log  # torchrun has a code of its own
     (step,) = {int(step) for step in re.findall(r"stopped after step (\d+)", log)}
     log, weights = finish(plan)
-    assert f"resuming after step {step}" in log and weights == undisturbed[way]
+    assert f"resuming after step {step}" in log and weights == expected
     assert not list(paths.SCRATCH.iterdir())
 
 
