@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -59,8 +58,7 @@ def train_pack(plan: Plan, pack: Pack) -> None:
     """Train what is missing and write the pack's manifest. Heavy imports wait until there is work."""
     todo = {i: missing for i, work in enumerate(pack.work) if (missing := missing_runs(plan, work))}
     if todo or world_size() > 1:
-        with watch_for_sigterm() as must_stop:
-            _train(plan, pack, todo, must_stop)
+        _train(plan, pack, todo)
     if rank() == 0:
         write_json(paths.pack_dir(pack.id) / "trained.json", manifest(pack))
 
@@ -75,7 +73,7 @@ def manifest(pack: Pack) -> dict[str, Any]:
     return records
 
 
-def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]], must_stop: Callable[[], bool]) -> None:
+def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
     """`todo` maps a place in `pack.work` to the runs that are missing there, as this rank sees it."""
     import_libraries()
     import torch
@@ -94,7 +92,7 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]], must_stop: Callab
         trajectory = pack.work[i].trajectory
         log(f"[{n}/{len(todo)}] {trajectory.describe()}")
         model = base if n == len(todo) else copy.deepcopy(base)
-        _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer, must_stop)
+        _train_trajectory(plan, trajectory, missing, recipe, model, tokenizer)
 
 
 def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
@@ -140,7 +138,6 @@ def _train_trajectory(
     recipe: LocalModel,
     base: Any,
     tokenizer: Any,
-    must_stop: Callable[[], bool],
 ) -> None:
     from ftsafety.training.batches import collate
     from ftsafety.training.checkpoints import barrier, discard_scratch
@@ -175,19 +172,20 @@ def _train_trajectory(
         barrier()
 
     scratch = paths.SCRATCH / trajectory.hash8
-    progress = train_trajectory(
-        engine,
-        trajectory,
-        examples,
-        split,
-        partial(sight.collate if sight else collate, pad_id=tokenizer.pad_token_id, device=device()),
-        [run.epochs for run in missing],
-        scratch,
-        recipe.checkpoint_every_steps,
-        on_epoch,
-        log,
-        must_stop,
-    )
+    with watch_for_sigterm() as must_stop:  # before and after there is nothing to save: it ends at once
+        progress = train_trajectory(
+            engine,
+            trajectory,
+            examples,
+            split,
+            partial(sight.collate if sight else collate, pad_id=tokenizer.pad_token_id, device=device()),
+            [run.epochs for run in missing],
+            scratch,
+            recipe.checkpoint_every_steps,
+            on_epoch,
+            log,
+            must_stop,
+        )
     if rank() == 0:
         for run in missing:
             if progress.status == "diverged" and trained(run) is None:
