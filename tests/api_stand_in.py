@@ -98,6 +98,7 @@ class ApiStandIn:
         self, respond: Callable[[Body], str | Body] = lambda body: "ok", *, key: str | None = None
     ) -> None:
         self.respond, self.key = respond, key
+        self.authorization = ""  # the last that came
         self.requests: list[Body] = []
         self.times: list[float] = []
         self.log: list[str] = []  # "METHOD /path" of every call
@@ -190,8 +191,9 @@ class ApiStandIn:
             status, code, parameter = STATUS_ERRORS[fault]
             headers = {"Retry-After": "0.05"} if fault == "429-retry-after" else {}
             kind = "insufficient_quota" if fault == "insufficient_quota" else "some_error"
-            # Endpoints quote the prompt in messages: nothing may pass that on.
-            error = {"message": f"about {json.dumps(body)}", "type": kind, "code": code, "param": parameter}
+            # Endpoints quote prompt and key in messages: nothing may pass that on.
+            about = f"about {json.dumps(body)} by {self.authorization}"
+            error = {"message": about, "type": kind, "code": code, "param": parameter}
             return _Reply(_json({"error": error}), status, headers=headers)
         if fault == "hang":
             self.closing.wait(60)
@@ -202,7 +204,8 @@ class ApiStandIn:
             case "cut-body":
                 return _Reply(content, cut=0.5)
             case "html":
-                return _Reply(b"<html><body>sign in</body></html>", kind="text/html")
+                page = f"<html><body>sign in, {self.authorization}</body></html>"
+                return _Reply(page.encode(), kind="text/html")
             case "truncated-json":
                 return _Reply(content[: len(content) // 2])
             case "drip":
@@ -370,6 +373,7 @@ class _Handler(BaseHTTPRequestHandler):
         stand_in = self.server.stand_in
         with stand_in.lock:
             stand_in.log.append(f"{method} {path}")
+            stand_in.authorization = self.headers.get("Authorization") or ""
         if stand_in.key and self.headers.get("Authorization") != f"Bearer {stand_in.key}":
             self._send(_Reply(_json({"error": {"message": "wrong key", "code": "invalid_api_key"}}), 401))
             return

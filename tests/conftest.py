@@ -10,7 +10,7 @@ import yaml
 from ftsafety.plan import Plan, load_plan
 from ftsafety.prepare import prepare_data
 
-pytest_plugins = ["fault_cases"]
+pytest_plugins = ["fault_cases", "slurm_study"]
 REPOSITORY = Path(__file__).parents[1]
 
 

@@ -117,15 +117,16 @@ def read_rows(path: Path) -> Iterator[Any]:
     Raises UserError naming file and line for a line that is no JSON object; its text is not shown, since
     it may be harmful and errors end in logs.
     """
-    with path.open() as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode())
                 if not isinstance(row, dict):
                     raise ValueError("not a JSON object")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
+                problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
                 raise UserError(
-                    f"is no row: {error}",
+                    f"is no row: {problem}",
                     file=f"{path}:{number}",
                     mend="write one JSON object a line, or remove the line",
                 ) from None

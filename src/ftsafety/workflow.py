@@ -80,6 +80,15 @@ def judges_pattern(plan: Plan, kind: str) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def secret_variables(plan: Plan) -> dict[str, str]:
+    """For programs of the workflow: the names of the variables that hold keys of endpoints, and tokens."""
+    keys = {endpoint.api_key_env for endpoint in plan.project.endpoints.values()} - {None}
+    return {
+        "FTSAFETY_API_KEYS": " ".join(sorted(keys)),  # type: ignore[arg-type]
+        "FTSAFETY_TOKENS": "GITHUB_TOKEN HF_TOKEN HUGGING_FACE_HUB_TOKEN",
+    }
+
+
 def audits_pattern(plan: Plan) -> str:
     """A regular expression of the studies that audit a model."""
     return "|".join(map(re.escape, plan.project.audited)) or "(?!)"

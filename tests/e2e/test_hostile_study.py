@@ -1,7 +1,6 @@
 """The real tables, figures and pages of a study whose texts try to act: none does, and no answer gets out."""
 
 import base64
-import html
 import io
 import re
 import shutil
@@ -9,13 +8,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import pandas as pd
 import pytest
 from browser import Browser, needs_chromium
 from conftest import edit
 from hostile_study import HOSTILE, PROMPTS, STUDY, hostile_study
+from leaks import forms
 
 from ftsafety import paths
 from ftsafety.analysis import analyse_study
@@ -66,22 +65,6 @@ def pages(plan: Plan) -> dict[str, Path]:
 
 
 # ----------------------------------------------------------------------------------------- canaries
-
-
-def forms(content: bytes) -> Iterator[bytes]:
-    """A file's bytes, and what is written in them as entities, by percent signs, in base64 or compressed."""
-    yield content
-    yield html.unescape(content.decode(errors="replace")).encode()
-    yield unquote_to_bytes(content)
-    for blob in re.findall(rb"[A-Za-z0-9+/]{16,}", content):
-        for start in range(4):
-            whole = blob[start : start + (len(blob) - start) // 4 * 4]
-            yield base64.b64decode(whole)
-    for stream in re.findall(rb"stream\r?\n(.*?)endstream", content, re.DOTALL):
-        try:
-            yield zlib.decompress(stream)
-        except zlib.error:
-            yield stream
 
 
 def canaries(file: Path) -> set[bytes]:

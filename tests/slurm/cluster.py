@@ -73,10 +73,14 @@ AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_interval=2,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,defer_batch=0
 SlurmdTimeout=10
 KillWait=3
+# A job in `urgent` takes the place of one in `main`, which is warned 5 s before, and queues again if it may.
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mb} Gres=gpu:{gpus}
 {nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=5
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9
 """
 
 # The plugin asks for job states after 40 s, then 10 s later each time that nothing ended, and no option
@@ -131,13 +135,15 @@ class Cluster:
 
     def __enter__(self) -> Self:
         # Sockets need a path below 108 bytes in a folder that everyone may enter, which pytest's are not.
-        self._run = Path(tempfile.mkdtemp(prefix="slurm-"))
-        self._run.chmod(0o755)
+        self.run_folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+        self.run_folder.chmod(0o755)
         try:
             self._write_files()
-            files = [f"--{kind}-file={self._run}/munged.{kind}" for kind in ("key", "pid", "seed", "log")]
-            self._start("munged", "munged", "--foreground", f"--socket={self._run}/munge", *files)
-            self._wait_for("munged", (self._run / "munge").exists)
+            files = [
+                f"--{kind}-file={self.run_folder}/munged.{kind}" for kind in ("key", "pid", "seed", "log")
+            ]
+            self._start("munged", "munged", "--foreground", f"--socket={self.run_folder}/munge", *files)
+            self._wait_for("munged", (self.run_folder / "munge").exists)
             self.start_controller()
             for node in self.nodes:
                 self.start_node(node)
@@ -152,7 +158,7 @@ class Cluster:
     def close(self) -> None:
         """Kill all that runs in the cluster's environment: daemons, jobs, and a Snakemake that was left."""
         self._kill_all()
-        shutil.rmtree(self._run, ignore_errors=True)
+        shutil.rmtree(self.run_folder, ignore_errors=True)
 
     def run(self, *command: str) -> str:
         """Return what a command of the cluster prints; raise CalledProcessError where it fails."""
@@ -192,6 +198,11 @@ class Cluster:
     def stop_controller(self) -> None:
         """Stop slurmctld in good order: jobs go on, Slurm's commands fail."""
         self._daemons["slurmctld"].terminate()
+        self._daemons["slurmctld"].wait(30)
+
+    def kill_controller(self) -> None:
+        """Kill slurmctld as a power cut does; what it has saved since the last second is all it knows."""
+        self._daemons["slurmctld"].kill()
         self._daemons["slurmctld"].wait(30)
 
     def start_node(self, node: str) -> None:
@@ -246,8 +257,8 @@ class Cluster:
         )
         (self.folder / "gres.conf").write_text(gpus)
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-        (self._run / "munged.key").write_bytes(os.urandom(128))
-        (self._run / "munged.key").chmod(0o600)
+        (self.run_folder / "munged.key").write_bytes(os.urandom(128))
+        (self.run_folder / "munged.key").chmod(0o600)
         (self.folder / "python" / "sitecustomize.py").write_text(SITECUSTOMIZE)
         for client in CLIENTS:  # the plugin's job step drops SLURM_CONF before it calls srun
             shim = self.folder / "bin" / client
@@ -259,10 +270,10 @@ class Cluster:
         address = f"NodeHostname={host} NodeAddr=127.0.0.1"
         nodes = [f"NodeName={node} {address} Port={p}" for node, p in zip(self.nodes, ports, strict=True)]
         places = {
-            "name": self._run.name,
+            "name": self.run_folder.name,
             "host": host,
             "port": port,
-            "run": self._run,
+            "run": self.run_folder,
             "folder": self.folder,
         }
         text = SLURM_CONF.format(**places, **self.shape, nodes="\n".join(nodes))

@@ -17,96 +17,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from cluster import Cluster, missing
+from cluster import Cluster
 from conftest import edit, plan_study
-from workflow_project import copy_repository, python_path, snakemake, snakemake_command
+from slurm_study import assert_same_results, finished, job_running, running, wait_for
+from workflow_project import copy_repository, snakemake
 
 pytestmark = pytest.mark.slurm
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """Two nodes with GPUs; where no real Slurm can be booted the test skips and says why."""
-    if reason := missing():
-        pytest.skip(f"no real Slurm here: {reason}")
-    with Cluster(tmp_path / "slurm", nodes=2, cpus=2, memory_mb=16000, gpus=2) as running:
-        yield running
-
-
-def verdicts(folder: Path) -> dict[str, str]:
-    """Every rows file of every run, with its sha256."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted((folder / "results/runs").rglob("*.jsonl"))
-    }
-
-
-def assert_same_results(folder: Path, smoke: Path) -> None:
-    assert verdicts(folder) == verdicts(smoke)
-    for name in ("scores.parquet", "cells.parquet"):
-        here, there = (pd.read_parquet(f / "results/studies/smoke" / name) for f in (folder, smoke))
-        pd.testing.assert_frame_equal(here, there)
-
-
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 120) -> object:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.2)
-    return found
-
-
-@contextmanager
-def running(folder: Path, cluster: Cluster, target: str = "smoke") -> Iterator[subprocess.Popen[str]]:
-    """Snakemake in the background, in a process group of its own."""
-    process = subprocess.Popen(
-        snakemake_command(target, profile="slurm"),
-        cwd=folder,
-        env=cluster.env | python_path(folder, cluster.env),
-        stdout=(folder / "snakemake.out").open("w"),
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # a shell that starts the tests in the background lets all below it ignore Ctrl-C
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def job_running(cluster: Cluster, rule: str) -> Callable[[], object]:
-    def find() -> object:
-        return next(
-            (
-                job
-                for job in cluster.squeue()
-                if job["state"] == "RUNNING" and f"rule_{rule}" in job["comment"]
-            ),
-            None,
-        )
-
-    return find
-
-
 def test_a_study_through_slurm_equals_the_local_one(fresh: Path, smoke: Path, cluster: Cluster) -> None:
     snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
-    assert_same_results(fresh, smoke)
+    assert_same_results(fresh, smoke, "smoke")
     rules = {job["comment"].split("_")[1] for job in cluster.history()}
     assert rules == {"train", "generate"}, "light rules stay local"
     assert not cluster.squeue()
 
 
 def test_a_cancelled_job_is_retried(fresh: Path, smoke: Path, cluster: Cluster) -> None:
-    with running(fresh, cluster) as process:
+    with running(fresh, cluster, "smoke") as process:
         job = wait_for("a training job", job_running(cluster, "train"))
         cluster.run("scancel", job["id"])  # type: ignore[index]
-        assert process.wait(timeout=240) == 0, (fresh / "snakemake.out").read_text()[-4000:]
+        finished(process, fresh)
     assert len([j for j in cluster.history() if "rule_train" in j["comment"]]) == 2
-    assert_same_results(fresh, smoke)
+    assert_same_results(fresh, smoke, "smoke")
 
 
 def test_jobs_ask_for_the_models_hardware_and_for_more_memory_when_they_outgrow_it(
@@ -123,7 +56,7 @@ def test_jobs_ask_for_the_models_hardware_and_for_more_memory_when_they_outgrow_
     assert all("gres:gpu:1" in text and "TimeLimit=00:07:00" in text for text in asked)
     memory = {int(mb) for text in asked for mb in re.findall(r"MinMemoryNode=(\d+)M", text)}
     assert memory == {300 * attempt for attempt in range(1, len(jobs) + 1)}
-    assert_same_results(fresh, smoke)
+    assert_same_results(fresh, smoke, "smoke")
 
 
 def test_a_judge_that_is_a_model_is_a_job_with_its_models_hardware(fresh: Path, cluster: Cluster) -> None:
@@ -170,7 +103,7 @@ def test_the_doctor_knows_what_breaks(tmp_path: Path, cluster: Cluster) -> None:
 
 
 def test_ctrl_c_leaves_no_job_and_no_lock(fresh: Path, cluster: Cluster) -> None:
-    with running(fresh, cluster) as process:
+    with running(fresh, cluster, "smoke") as process:
         wait_for("a training job", job_running(cluster, "train"))
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) != 0
@@ -182,7 +115,7 @@ def test_kill_9_of_snakemake_and_a_rerun_end_with_the_same_scores(
     fresh: Path, smoke: Path, cluster: Cluster
 ) -> None:
     """The orphaned training job is left running, and may write while the rerun does the same work."""
-    with running(fresh, cluster) as process:
+    with running(fresh, cluster, "smoke") as process:
         wait_for("a training job", job_running(cluster, "train"))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -190,7 +123,7 @@ def test_kill_9_of_snakemake_and_a_rerun_end_with_the_same_scores(
     snakemake(fresh, "--unlock", profile="slurm", env=cluster.env)
     snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
     wait_for("orphans to end", lambda: not cluster.squeue())
-    assert_same_results(fresh, smoke)
+    assert_same_results(fresh, smoke, "smoke")
 
 
 TINY = {"source": "world", "base_seed": 99, "max_per_device_batch_size": 1, "checkpoint_every_steps": 2}
@@ -242,7 +175,7 @@ def test_when_a_rank_on_one_node_dies_all_end_and_a_retry_resumes(
     with running(folder, cluster, manifest) as process:
         wait_for("a checkpoint", lambda: list(folder.glob("results/scratch/*/step-*/complete.json")))
         os.kill(ranks(cluster, "n2")[0], signal.SIGKILL)
-        assert process.wait(timeout=240) == 0, (folder / "snakemake.out").read_text()[-4000:]
+        finished(process, folder)
     assert [job["state"] for job in sorted(cluster.history(), key=lambda j: j["id"])] == [
         "FAILED",
         "COMPLETED",

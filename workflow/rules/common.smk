@@ -27,8 +27,16 @@ shell.prefix(
     )
 )
 
+# A program gets no secret but those that it uses, and a job none: it would inherit this environment.
+os.environ.update(ft.secret_variables(PLAN))
+WITHOUT_SECRETS = "unset $FTSAFETY_API_KEYS $FTSAFETY_TOKENS; "
+WITH_API_KEYS = "unset $FTSAFETY_TOKENS; "
+WITH_TOKENS = "unset $FTSAFETY_API_KEYS; "
+
 
 onstart:
+    if workflow.executor_plugin.name == "slurm":
+        os.environ["PATH"] = f"{ROOT}/profiles/slurm/bin:{os.environ['PATH']}"
     # train_by_api, which runs on this machine, tries failed trainings again when it is forced
     os.environ.update(FTSAFETY_FORCED=" ".join(workflow.dag_settings.forcerun))
     with user_errors():

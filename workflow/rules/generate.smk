@@ -31,7 +31,7 @@ rule generate:
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
-        'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
+        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
 
 
 rule generate_by_api:
@@ -58,4 +58,4 @@ rule generate_by_api:
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
-        'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
+        WITH_API_KEYS + 'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'

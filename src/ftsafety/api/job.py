@@ -115,7 +115,7 @@ def reason(error: Exception) -> str:
     """An error in a few words. Messages and bodies are left out: endpoints quote prompts in them."""
     if isinstance(error, openai.APIStatusError):
         details = [str(detail) for detail in (error.code, error.param) if detail]
-        names = [detail for detail in details if re.fullmatch(r"[\w.\[\]-]{1,60}", detail)]
+        names = [detail for detail in details if re.fullmatch(r"[a-z0-9_.\[\]]{1,40}", detail)]
         return ", ".join([f"HTTP {error.status_code}", *names])
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return "timeout"
