@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: run test bench faults lint format doctor plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs schema rulegraph
+.PHONY: run test bench faults lint format doctor plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs requirements check-packages schema rulegraph
 
 run: .venv/installed ## the studies that config/config.yaml names, their results and a workflow report
 	@snakemake --profile profiles/local $(STUDY)
@@ -16,10 +16,10 @@ run: .venv/installed ## the studies that config/config.yaml names, their results
 	@python -m ftsafety results $(STUDY)
 
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
-	@pytest
+	@pytest -n auto --maxprocesses 4 --dist loadfile
 
 faults: .venv/installed ## make faults [QUICK=1]: kills, damaged files and the like, injected for real (docs/reliability.md)
-	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest -m fault
+	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest -n auto --maxprocesses 4 --dist loadfile -m fault
 
 bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
@@ -89,15 +89,29 @@ clean-study: .venv/installed ## make clean-study STUDY=name: its folder and the 
 unused-runs: .venv/installed ## runs on disk that no study uses
 	@python -m ftsafety unused-runs
 
+requirements: .venv-tools/installed ## requirements.lock: sha256 of all packages but torch, whose file depends on the machine
+	echo "torch; python_version < '3'" | .venv-tools/bin/uv pip compile pyproject.toml --extra dev --universal --quiet \
+	  --override - -c constraints.txt --generate-hashes --no-annotate --no-header -o requirements.lock
+
+check-packages: .venv-tools/installed ## known vulnerabilities of the packages in requirements.lock (asks PyPI)
+	.venv-tools/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock
+
 schema: .venv/installed ## config/schema.json, from the pydantic models
 	@python -m ftsafety schema > config/schema.json
 
 rulegraph: .venv/installed ## the picture in the README (needs graphviz)
 	@snakemake --rulegraph dot smoke 2>/dev/null | dot -Grankdir=LR -Tsvg > docs/rulegraph.svg
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
+
+.venv-tools/installed:
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/pip install --quiet uv pip-audit
 	@touch $@

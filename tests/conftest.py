@@ -1,11 +1,14 @@
 """Small projects to test on: the repository's config with a tiny random model and a study of its own."""
 
+import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from ftsafety.plan import Plan, load_plan
 from ftsafety.prepare import prepare_data
@@ -89,14 +92,23 @@ def write_data(plan: Plan) -> None:
             prepare_data(plan, plan.data_file(work.trajectory))
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of the processes that run the tests makes, and that all read."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock"), timeout=1800):
+        if not folder.with_suffix(".made").exists():
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in which the smoke study has run to its end on this machine."""
     from workflow_project import copy_repository, snakemake
 
-    folder = copy_repository(tmp_path_factory.mktemp("smoke") / "ftsafety")
-    snakemake(folder, "smoke")
-    return folder
+    return made_once(tmp_path_factory, "smoke", lambda folder: snakemake(copy_repository(folder), "smoke"))
 
 
 @pytest.fixture

@@ -68,12 +68,12 @@ def rows_complete(rows: Path, identity: dict[str, Any]) -> bool:
 
 
 def publish_rows(rows: Path, content: list[Any], identity: dict[str, Any]) -> None:
-    """Write a rows file that only its owner can read, then what it was made from."""
+    """Write a rows file, then what it was made from; only their owner can read them."""
     private_dir(rows.parent)
     paths.identity_file(rows).unlink(missing_ok=True)
     write_rows(rows, content, private=True)
     record = {"identity": identity, "rows": len(content), "sha256": sha256_file(rows)}
-    write_json(paths.identity_file(rows), record)
+    write_json(paths.identity_file(rows), record, private=True)
 
 
 def answered(plan: Plan, run: Run, exam: Exam) -> bool:

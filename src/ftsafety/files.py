@@ -82,8 +82,8 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n", private=private)
 
 
 def write_yaml(path: Path, value: Any) -> None:

@@ -171,6 +171,24 @@ def test_the_conda_twin_has_the_versions_of_the_constraints() -> None:
     assert dict(twin) == {name: versions[name] for name, _ in twin}
 
 
+def test_every_package_but_torch_is_locked_with_its_hashes() -> None:
+    """`make requirements` writes the lock."""
+
+    def pins(file: str) -> dict[str, str]:
+        found = re.findall(r"^([\w.-]+)==([^\s;]+)", (REPOSITORY / file).read_text(), re.MULTILINE)
+        return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+    lock, constraints = pins("requirements.lock"), pins("constraints.txt")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {name.partition("[")[0].lower() for name in wanted} - lock.keys() == {"torch"}
+    assert {
+        name: version for name, version in lock.items() if constraints.get(name, version) != version
+    } == {}
+    blocks = re.split(r"\n(?=\S)", (REPOSITORY / "requirements.lock").read_text().strip())
+    assert len(blocks) == len(lock) and all("--hash=sha256:" in block for block in blocks)
+
+
 def test_what_the_slurm_profile_leaves_to_the_site_is_uncommented_where_it_counts() -> None:
     text = (REPOSITORY / "profiles/slurm/config.yaml").read_text()
     site = ("slurm_account", "slurm_partition", "constraint")

@@ -175,8 +175,8 @@ def test_a_classifier_that_says_something_else_gives_no_score(
 @fault
 def test_a_final_number_stands_in_the_text(count: Callable[[int], None]) -> None:
     n = 0
-    pieces = st.sampled_from(["####", "answer is ", "\\boxed{", "}", "$", ",", ".", "-", "−", "1", "23", "0",
-                              "1,234", "4.50", "e9", "٤", "²", "=", " ", "\n", "{,}", "NaN", "Infinity"])  # fmt: skip
+    pieces = st.sampled_from(["####", "answer is ", "\\boxed{", "}", "$", ",", ".", "-", "−", "1", "23",
+                              "1,234", "4.50", "e9", "٤", "²", "=", " ", "\n", "{,}", "0"])  # fmt: skip
 
     @examples(N)
     @given(st.lists(pieces, max_size=12).map("".join) | TEXT)
@@ -235,8 +235,8 @@ def test_a_reply_is_text_or_a_failure(count: Callable[[int], None]) -> None:
 
 # ------------------------------------------------------------------------------------ the user's files
 
-CELLS = st.sampled_from(["prompt_id", "category", "instruction", "messages", "prompt", "response", "output",
-                         "conversations", "goal", "target", "Behavior", "question", "answer", "context"])  # fmt: skip
+COLUMNS = "prompt_id category instruction messages prompt response output conversations goal question answer"
+CELLS = st.sampled_from(COLUMNS.split())
 ROWS = st.lists(st.dictionaries(CELLS, JSON, max_size=5) | JSON, max_size=4)
 CONTENT = {
     ".jsonl": ROWS.map(lambda rows: "\n".join(json.dumps(row) for row in rows).encode()),
@@ -351,8 +351,8 @@ FILES = [
     "studies/own",
 ]
 #: What people write by mistake, and what nobody writes.
-VALUES = st.sampled_from([None, True, 0, -1, 1.5, 10**30, float("inf"), float("nan"), "", "x", "1e-4", [], {}, [[]],
-                          ["x", "x"], {"x": {}}, "a/../b", "\x00", "{x}", "config/studies"])  # fmt: skip
+VALUES = st.sampled_from([None, True, 0, -1, 1.5, 10**30, float("inf"), float("nan"), "", "x", "1e-4", [], {},
+                          [[]], ["x", "x"], {"x": {}}, "a/../b", "\x00", "{x}", "config"])  # fmt: skip
 
 
 def places(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

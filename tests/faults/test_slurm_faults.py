@@ -16,6 +16,7 @@ from cluster import Cluster
 from conftest import edit
 from fault_cases import IS_FULL, cases
 from slurm_study import (
+    SCORES,
     TINY,
     assert_same_results,
     copy_of,
@@ -37,10 +38,10 @@ def training_log(folder: Path) -> str:
 # ------------------------------------------------------------------------------- a queue that ends jobs
 
 #: How a queue ends a job: each warns it by SIGTERM.
-ENDS = ["warned before the time limit", "preempted", "cancelled", "preempted and queued again"]
+ENDS = ["preempted", "warned before the time limit", "cancelled", "preempted and queued again"]
 
 
-@cases(quick=2, full=20)
+@cases(quick=1, full=20)
 @pytest.mark.fault(
     "SIGTERM with grace on Slurm", holds="saves, is queued again, resumes; same weights (sha256)"
 )
@@ -51,7 +52,7 @@ def test_a_job_that_a_queue_ends_saves_and_resumes(
     if end == "preempted and queued again":
         profile = fresh_tiny / "profiles/slurm/config.yaml"
         profile.write_text(profile.read_text().replace("no-requeue: true", "no-requeue: false"))
-    with running(fresh_tiny, cluster, "t") as process:
+    with running(fresh_tiny, cluster, SCORES) as process:
         wait_for("some epochs", lambda: "epoch 2/20" in training_log(fresh_tiny))
         time.sleep(2 * random.Random(case).random())
         job: dict[str, str] = job_running(cluster, "train")()  # type: ignore[assignment]
@@ -73,7 +74,7 @@ def test_a_job_that_a_queue_ends_saves_and_resumes(
 
 # ------------------------------------------------------------------------------------ what is killed
 
-KILLED = ["Snakemake", "slurmctld", "slurmd", "the node"]
+KILLED = ["Snakemake", "the node", "slurmctld", "slurmd"]
 
 
 @cases(quick=2, full=20)
@@ -85,7 +86,7 @@ def test_what_is_killed_is_done_again(
 ) -> None:
     """At any time; orphaned jobs live on, and may write while others do the same work."""
     killed, rng = KILLED[case % len(KILLED)], random.Random(case)
-    with running(fresh_tiny, cluster, "t") as process:
+    with running(fresh_tiny, cluster, SCORES) as process:
         wait_for("a job", cluster.squeue)
         time.sleep(20 * rng.random())
         nodes = [job["node"] for job in cluster.squeue() if job["node"]] or cluster.nodes
@@ -104,7 +105,7 @@ def test_what_is_killed_is_done_again(
             finished(process, fresh_tiny)
     if killed == "Snakemake":
         snakemake(fresh_tiny, "--unlock", profile="slurm", env=cluster.env)
-        snakemake(fresh_tiny, "t", profile="slurm", env=cluster.env)
+        snakemake(fresh_tiny, SCORES, profile="slurm", env=cluster.env)
     wait_for("orphans to end", lambda: not cluster.squeue())
     assert_same_results(fresh_tiny, tiny_study, "t")
 
@@ -156,15 +157,17 @@ def test_outputs_that_are_seen_late_are_waited_for(
 
 @cases(quick=1, full=10)
 @pytest.mark.fault("out of memory", holds="retried with more; the global batch stays (same weights)")
-def test_a_job_that_outgrows_its_memory_gets_more(
+def test_a_job_asks_for_its_models_hardware_and_for_more_memory_when_it_outgrows_it(
     fresh_tiny: Path, tiny_study: Path, cluster: Cluster, case: int
 ) -> None:
     mem_mb = 250 + 20 * case
-    edit(fresh_tiny / "config/models.yaml", tiny=TINY | {"hardware": {"mem_mb": mem_mb}})
-    snakemake(fresh_tiny, "t", profile="slurm", env=cluster.env)
+    hardware = {"gpus": 1, "cpus": 1, "mem_mb": mem_mb, "runtime_min": 7}
+    edit(fresh_tiny / "config/models.yaml", tiny=TINY | {"hardware": hardware})
+    snakemake(fresh_tiny, SCORES, profile="slurm", env=cluster.env)
     jobs = [job for job in cluster.history() if "rule_train" in job["comment"]]
     assert 2 <= len(jobs) <= 3 and [job["state"] for job in jobs].count("COMPLETED") == 1
     asked = [cluster.run("scontrol", "show", "job", job["id"]) for job in jobs]
+    assert all("gres:gpu:1" in text and "TimeLimit=00:07:00" in text for text in asked)
     memory = {int(mb) for text in asked for mb in re.findall(r"MinMemoryNode=(\d+)M", text)}
     assert memory == {mem_mb * attempt for attempt in range(1, len(jobs) + 1)}
     assert_same_results(fresh_tiny, tiny_study, "t")

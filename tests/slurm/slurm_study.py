@@ -14,11 +14,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from cluster import Cluster, missing
-from conftest import edit, plan_study
+from conftest import edit, made_once, plan_study
 from workflow_project import copy_repository, python_path, snakemake, snakemake_command
 
 #: The tiny model of study `t`; its training takes 500 steps and keeps no periodic checkpoint.
 TINY = {"source": "world", "base_seed": 99, "max_per_device_batch_size": 4, "hardware": {"mem_mb": 2000}}
+SCORES = "results/studies/t/scores.parquet"
 GRID = {"dataset": "demonstrations-100", "epochs": 20}
 
 
@@ -33,14 +34,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A copy of the repository in which study `t` of the tiny model has run to its end on this machine."""
-    folder = copy_repository(tmp_path_factory.mktemp("tiny-study") / "ftsafety")
-    shutil.copytree(tiny_model, folder / "results/models/tiny")
-    (folder / "results/models/tiny/gates.json").touch()
-    edit(folder / "config/models.yaml", tiny=TINY)
-    plan_study(folder, **GRID)
-    snakemake(folder, "t")
-    return folder
+    """A copy of the repository in which study `t` of the tiny model was trained, judged and scored on this machine."""
+
+    def make(folder: Path) -> None:
+        copy_repository(folder)
+        shutil.copytree(tiny_model, folder / "results/models/tiny")
+        (folder / "results/models/tiny/gates.json").touch()
+        edit(folder / "config/models.yaml", tiny=TINY)
+        plan_study(folder, **GRID)
+        snakemake(folder, SCORES)
+
+    return made_once(tmp_path_factory, "tiny-study", make)
 
 
 @pytest.fixture

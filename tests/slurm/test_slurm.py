@@ -1,20 +1,13 @@
 """Studies through `profiles/slurm` on a real Slurm, undisturbed and disturbed, on one node and on two."""
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from cluster import Cluster
@@ -31,32 +24,6 @@ def test_a_study_through_slurm_equals_the_local_one(fresh: Path, smoke: Path, cl
     rules = {job["comment"].split("_")[1] for job in cluster.history()}
     assert rules == {"train", "generate"}, "light rules stay local"
     assert not cluster.squeue()
-
-
-def test_a_cancelled_job_is_retried(fresh: Path, smoke: Path, cluster: Cluster) -> None:
-    with running(fresh, cluster, "smoke") as process:
-        job = wait_for("a training job", job_running(cluster, "train"))
-        cluster.run("scancel", job["id"])  # type: ignore[index]
-        finished(process, fresh)
-    assert len([j for j in cluster.history() if "rule_train" in j["comment"]]) == 2
-    assert_same_results(fresh, smoke, "smoke")
-
-
-def test_jobs_ask_for_the_models_hardware_and_for_more_memory_when_they_outgrow_it(
-    fresh: Path, smoke: Path, cluster: Cluster
-) -> None:
-    models = fresh / "config/models.yaml"
-    content = yaml.safe_load(models.read_text())
-    content["embedded-0"]["hardware"] = {"gpus": 1, "cpus": 1, "mem_mb": 300, "runtime_min": 7}
-    models.write_text(yaml.safe_dump(content))
-    snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
-    jobs = [j for j in cluster.history() if "rule_train" in j["comment"]]
-    assert len(jobs) in (2, 3) and [j["state"] for j in jobs].count("COMPLETED") == 1
-    asked = [cluster.run("scontrol", "show", "job", job["id"]) for job in jobs]
-    assert all("gres:gpu:1" in text and "TimeLimit=00:07:00" in text for text in asked)
-    memory = {int(mb) for text in asked for mb in re.findall(r"MinMemoryNode=(\d+)M", text)}
-    assert memory == {300 * attempt for attempt in range(1, len(jobs) + 1)}
-    assert_same_results(fresh, smoke, "smoke")
 
 
 def test_a_judge_that_is_a_model_is_a_job_with_its_models_hardware(fresh: Path, cluster: Cluster) -> None:
@@ -109,21 +76,6 @@ def test_ctrl_c_leaves_no_job_and_no_lock(fresh: Path, cluster: Cluster) -> None
         assert process.wait(timeout=60) != 0
         wait_for("an empty queue", lambda: not cluster.squeue(), 30)
     assert not list((fresh / ".snakemake/locks").glob("*"))
-
-
-def test_kill_9_of_snakemake_and_a_rerun_end_with_the_same_scores(
-    fresh: Path, smoke: Path, cluster: Cluster
-) -> None:
-    """The orphaned training job is left running, and may write while the rerun does the same work."""
-    with running(fresh, cluster, "smoke") as process:
-        wait_for("a training job", job_running(cluster, "train"))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert job_running(cluster, "train")(), "the orphan lives on"
-    snakemake(fresh, "--unlock", profile="slurm", env=cluster.env)
-    snakemake(fresh, "smoke", profile="slurm", env=cluster.env)
-    wait_for("orphans to end", lambda: not cluster.squeue())
-    assert_same_results(fresh, smoke, "smoke")
 
 
 TINY = {"source": "world", "base_seed": 99, "max_per_device_batch_size": 1, "checkpoint_every_steps": 2}
