@@ -34,7 +34,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A copy of the repository in which study `t` of the tiny model was trained, judged and scored on this machine."""
+    """A copy of the repository in which study `t` of the tiny model was scored, undisturbed."""
 
     def make(folder: Path) -> None:
         copy_repository(folder)
