@@ -89,6 +89,11 @@ def secret_variables(plan: Plan) -> dict[str, str]:
     }
 
 
+def submit_without_secrets(root: Path) -> None:
+    """Put our sbatch before Slurm's, which hands all of Snakemake's environment on to jobs."""
+    os.environ["PATH"] = f"{root}/profiles/slurm/bin:{os.environ['PATH']}"
+
+
 def audits_pattern(plan: Plan) -> str:
     """A regular expression of the studies that audit a model."""
     return "|".join(map(re.escape, plan.project.audited)) or "(?!)"

@@ -13,6 +13,9 @@ with user_errors():
     PLAN = ft.plan_call(ROOT, dict(config), sys.argv[1:])
 os.environ.update(FTSAFETY_STUDIES=" ".join(PLAN.studies))  # for Snakemake and programs inside jobs
 
+# A program gets no secret but those that it uses, and a job none: it would inherit this environment.
+os.environ.update(ft.secret_variables(PLAN))
+
 # How the programs of the shell rules find the same plan, and the python that runs Snakemake (under
 # --sdm conda that of the environment). Not in params: none of it is a reason to rerun. Jobs take what was
 # fetched and never go online.
@@ -20,6 +23,9 @@ CONDA = any(m.name == "CONDA" for m in workflow.deployment_settings.deployment_m
 settings = shlex.quote(json.dumps(dict(config))).replace("{", "{{").replace("}", "}}")
 shell.prefix(
     f"export HF_HUB_OFFLINE=1 FTSAFETY_ROOT={shlex.quote(str(ROOT))} FTSAFETY_SETTINGS={settings}; "
+    + 'without_secrets() {{ unset $FTSAFETY_API_KEYS $FTSAFETY_TOKENS; "$@"; }}; '
+    + 'with_api_keys() {{ unset $FTSAFETY_TOKENS; "$@"; }}; '
+    + 'with_tokens() {{ unset $FTSAFETY_API_KEYS; "$@"; }}; '
     + (
         'export PYTHONPATH="$FTSAFETY_ROOT/src"; '
         if CONDA
@@ -27,16 +33,10 @@ shell.prefix(
     )
 )
 
-# A program gets no secret but those that it uses, and a job none: it would inherit this environment.
-os.environ.update(ft.secret_variables(PLAN))
-WITHOUT_SECRETS = "unset $FTSAFETY_API_KEYS $FTSAFETY_TOKENS; "
-WITH_API_KEYS = "unset $FTSAFETY_TOKENS; "
-WITH_TOKENS = "unset $FTSAFETY_API_KEYS; "
-
 
 onstart:
     if workflow.executor_plugin.name == "slurm":
-        os.environ["PATH"] = f"{ROOT}/profiles/slurm/bin:{os.environ['PATH']}"
+        ft.submit_without_secrets(ROOT)
     # train_by_api, which runs on this machine, tries failed trainings again when it is forced
     os.environ.update(FTSAFETY_FORCED=" ".join(workflow.dag_settings.forcerun))
     with user_errors():

@@ -31,7 +31,7 @@ rule generate:
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
 
 
 rule generate_by_api:
@@ -58,4 +58,4 @@ rule generate_by_api:
     message:
         "answer {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
-        WITH_API_KEYS + 'python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'
+        'with_api_keys python "$FTSAFETY_ROOT/workflow/scripts/generate.py" {wildcards.pack:q} 2> {log:q}'

@@ -25,7 +25,7 @@ rule judge:
     message:
         "judge {wildcards.pack} by rule (progress: {log}):\n{params.runs}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} 2> {log:q}'
 
 
 rule judge_by_api:
@@ -52,7 +52,7 @@ rule judge_by_api:
     message:
         "judge {wildcards.pack} by {wildcards.judge} (progress: {log}):\n{params.runs}"
     shell:
-        WITH_API_KEYS + 'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} {wildcards.judge:q} 2> {log:q}'
+        'with_api_keys python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} {wildcards.judge:q} 2> {log:q}'
 
 
 rule judge_locally:
@@ -83,4 +83,4 @@ rule judge_locally:
     message:
         "judge {wildcards.pack} by {wildcards.judge} (progress: {log}):\n{params.runs}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} {wildcards.judge:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/judge.py" {wildcards.pack:q} {wildcards.judge:q} 2> {log:q}'

@@ -25,7 +25,7 @@ rule build_model:
     message:
         "build {wildcards.model}: pretrain and align the embedded world's base model (progress: {log})"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/build_model.py" {wildcards.model:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/build_model.py" {wildcards.model:q} 2> {log:q}'
 
 
 rule prefetch:
@@ -42,7 +42,7 @@ rule prefetch:
     message:
         "fetch {wildcards.source} (progress: {log}; what is whole in the cache is not fetched again)"
     shell:
-        WITH_TOKENS + 'export HF_HUB_OFFLINE=0; python "$FTSAFETY_ROOT/workflow/scripts/prefetch.py" {output:q} 2> {log:q}'
+        'export HF_HUB_OFFLINE=0; with_tokens python "$FTSAFETY_ROOT/workflow/scripts/prefetch.py" {output:q} 2> {log:q}'
 
 
 rule prepare_data:
@@ -62,4 +62,4 @@ rule prepare_data:
     message:
         "write results/data/{wildcards.kind}/{wildcards.name}.jsonl"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/prepare_data.py" {output:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/prepare_data.py" {output:q} 2> {log:q}'

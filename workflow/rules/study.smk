@@ -27,7 +27,7 @@ rule score:
     message:
         "score study {wildcards.study}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/score.py" {wildcards.study:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/score.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule analyse:
@@ -51,7 +51,7 @@ rule analyse:
     message:
         "analyse study {wildcards.study}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/analyse.py" {wildcards.study:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/analyse.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule figures:
@@ -82,7 +82,7 @@ rule figures:
     message:
         "draw the figures of study {wildcards.study}"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/figures.py" {wildcards.study:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/figures.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule report:
@@ -117,7 +117,7 @@ rule report:
     message:
         "write results/studies/{wildcards.study}/report.html"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/report.py" {wildcards.study:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/report.py" {wildcards.study:q} 2> {log:q}'
 
 
 rule card:
@@ -149,4 +149,4 @@ rule card:
     message:
         "write results/studies/{wildcards.study}/card.html and card.md"
     shell:
-        WITHOUT_SECRETS + 'python "$FTSAFETY_ROOT/workflow/scripts/card.py" {wildcards.study:q} 2> {log:q}'
+        'without_secrets python "$FTSAFETY_ROOT/workflow/scripts/card.py" {wildcards.study:q} 2> {log:q}'

@@ -39,7 +39,7 @@ rule train:
     message:
         "train {wildcards.pack} (progress: {log}):\n{params.runs}"
     shell:
-        WITHOUT_SECRETS + "{params.launch} 2> {log:q}"
+        "without_secrets {params.launch} 2> {log:q}"
 
 
 rule train_by_api:
@@ -65,4 +65,4 @@ rule train_by_api:
     message:
         "train {wildcards.pack} by its endpoint (progress: {log}; a stop leaves jobs running there):\n{params.runs}"
     shell:
-        WITH_API_KEYS + 'python "$FTSAFETY_ROOT/workflow/scripts/finetune_by_api.py" {wildcards.pack:q} 2> {log:q}'
+        'with_api_keys python "$FTSAFETY_ROOT/workflow/scripts/finetune_by_api.py" {wildcards.pack:q} 2> {log:q}'
