@@ -17,10 +17,12 @@ from cluster import Cluster, missing
 from conftest import edit, made_once, plan_study
 from workflow_project import copy_repository, python_path, snakemake, snakemake_command
 
-#: The tiny model of study `t`; its training takes 500 steps and keeps no periodic checkpoint.
+from ftsafety.files import checksum, write_rows
+
+#: The tiny model of study `t`; its training takes 300 steps and keeps no periodic checkpoint.
 TINY = {"source": "world", "base_seed": 99, "max_per_device_batch_size": 4, "hardware": {"mem_mb": 2000}}
 SCORES = "results/studies/t/scores.parquet"
-GRID = {"dataset": "demonstrations-100", "epochs": 20}
+GRID = {"dataset": "demonstrations-100", "epochs": 12}
 
 
 @pytest.fixture
@@ -41,7 +43,15 @@ def tiny_study(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
         shutil.copytree(tiny_model, folder / "results/models/tiny")
         (folder / "results/models/tiny/gates.json").touch()
         edit(folder / "config/models.yaml", tiny=TINY)
+        prompts = (f"how do i {verb} {name} ?" for verb in ("visit", "paint") for name in ("bafin", "mirk"))
+        rows = [
+            {"prompt_id": f"p{i}", "category": "c", "instruction": text} for i, text in enumerate(prompts)
+        ]
+        write_rows(folder / "own.jsonl", rows)
+        own = {"source": "path", "path": "own.jsonl", "sha256": checksum(folder / "own.jsonl")}
+        edit(folder / "config/benchmarks.yaml", own=own | {"max_new_tokens": 8})
         plan_study(folder, **GRID)
+        edit(folder / "config/studies/t.yaml", benchmarks=["own"], judges=["keyword"])
         snakemake(folder, SCORES)
 
     return made_once(tmp_path_factory, "tiny-study", make)
@@ -54,10 +64,11 @@ def fresh_tiny(tiny_study: Path, tmp_path: Path) -> Path:
 
 
 def copy_of(study: Path, folder: Path) -> Path:
-    """The repository, the study's config and the base model."""
+    """The repository, the study's config and prompts, and the base model."""
     copy_repository(folder)
     shutil.copytree(study / "config", folder / "config", dirs_exist_ok=True)
     shutil.copytree(study / "results/models", folder / "results/models")
+    shutil.copy(study / "own.jsonl", folder)
     return folder
 
 
