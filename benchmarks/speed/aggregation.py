@@ -59,7 +59,7 @@ pd.concat([everything, of_categories]).to_parquet("plain.parquet")
 
 def measure(is_quick: bool) -> Iterator[Row]:
     with TemporaryDirectory() as name:
-        project = our_project(Path(name) / "many", 400 if is_quick else 3200)
+        project = our_project(Path(name) / "many", 200 if is_quick else 3200)
         with chdir(project):
             plan = load_plan(project, studies=["many"])
             n = make_up(plan)

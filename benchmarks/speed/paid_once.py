@@ -53,7 +53,7 @@ class Outcome:
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
-    n_kills = 4 if is_quick else 50
+    n_kills = 2 if is_quick else 50
     points = [round(N * (i + 0.5) / n_kills) for i in range(n_kills)]
     ours, other = killed_at(points, is_ours=True), killed_at(points, is_ours=False)
     assert ours.scores == other.scores and len(ours.scores) == N, "verdicts differ"

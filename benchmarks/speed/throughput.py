@@ -43,13 +43,18 @@ class Trained:
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
-    yield from compare(SMALL, epochs=1, repeats=1 if is_quick else 3)
-    if not is_quick:
+    if is_quick:
+        yield from compare(SMALL, epochs=1, repeats=1, installed=(True,))
+    else:
+        yield from compare(SMALL, epochs=1, repeats=3)
         yield from compare(SMALL, epochs=5, repeats=2)
         yield from compare(LARGER, epochs=1, repeats=2)
 
 
-def compare(architecture: dict[str, int], epochs: int, repeats: int) -> Iterator[Row]:
+def compare(
+    architecture: dict[str, int], epochs: int, repeats: int, installed: tuple[bool, ...] = (True, False)
+) -> Iterator[Row]:
+    """`installed`: whether DeepSpeed is, which the others import."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan, pack = make_project(folder, {**GRID, "epochs": epochs}, **architecture)
@@ -58,7 +63,7 @@ def compare(architecture: dict[str, int], epochs: int, repeats: int) -> Iterator
         if find_spec("trl") is None:
             print("trl is not installed: pip install -c constraints.txt -e '.[bench]'", file=sys.stderr)
             del others["trl's SFTTrainer"]
-        ways = [(program, installed) for program in others.values() for installed in (True, False)]
+        ways = [(program, has_deepspeed) for program in others.values() for has_deepspeed in installed]
         turns = [
             (ours(folder, pack), {way: other(folder, *way, rows) for way in ways}) for _ in range(repeats)
         ]

@@ -106,8 +106,8 @@ def _parser(doc: str | None, what: str) -> argparse.ArgumentParser:
 
 
 class user_errors:
-    """Print a UserError, or that the disk is full, as a sentence on stderr and exit with 2, without a
-    traceback."""
+    """Print a UserError, or that the disk or a GPU is full, as a sentence on stderr and exit with 2, without
+    a traceback."""
 
     def __enter__(self) -> None: ...
 
@@ -118,6 +118,13 @@ class user_errors:
                 file=getattr(error, "filename", None) or "results",
                 mend="make room (make unused-runs and make clean-study help), then run the same again: what "
                 "is complete is kept",
+            )
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+            error = UserError(
+                f"the GPU has too little memory: {str(error).partition('.')[0]}",
+                file="config/models.yaml",
+                mend="lower max_per_device_batch_size of the model to train it (the global batch stays), "
+                "answer_batch_size to ask it, or give it more GPUs; then run the same again",
             )
         if isinstance(error, UserError):
             print(f"error: {error}", file=sys.stderr)
