@@ -11,7 +11,8 @@ from conftest import REPOSITORY
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 
-REMOVE = object()
+#: In the place of a value: remove the key.
+REMOVE = "(removed)"
 
 BASE = {
     "title": "t",
