@@ -106,8 +106,8 @@ rulegraph: .venv/installed ## the picture in the README (needs graphviz)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 …")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@
 

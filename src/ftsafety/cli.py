@@ -112,10 +112,10 @@ class user_errors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, Exception) and _says_full(error):
+        if isinstance(error, Exception) and not isinstance(error, UserError) and _says_full(error):
             error = UserError(
                 "the disk or your quota of it is full",
-                file=getattr(error, "filename", None) or "results",
+                file=getattr(error, "filename", None) or "",
                 mend="make room (make unused-runs and make clean-study help), then run the same again: what "
                 "is complete is kept",
             )

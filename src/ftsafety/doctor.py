@@ -1,6 +1,7 @@
 """`make doctor`: what would stop a study on this machine, each with its mend, before anything is submitted.
 
-Nothing is changed, and nothing is paid: endpoints and the hub are asked for lists that are free.
+Nothing is changed but that results/ is there, and nothing is paid: endpoints and the hub are asked for lists
+that are free.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
@@ -22,9 +24,11 @@ from typing import Any, Literal
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ftsafety import paths
+from ftsafety.api.job import api_key
 from ftsafety.api.store import journal_mode
 from ftsafety.costs import size
 from ftsafety.errors import UserError
@@ -84,9 +88,12 @@ def packages(root: Path) -> Line:
     """What the package requires is here, in the versions of constraints.txt."""
     file = root / "constraints.txt"
     lines = file.read_text().split() if file.exists() else []
-    pinned = dict(line.split("==") for line in lines if "==" in line)
+    pins = (line.split("==") for line in lines if "==" in line)
+    pinned = {canonicalize_name(name): pin for name, pin in pins}
     needed = [Requirement(text) for text in requires("ftsafety") or []]
-    names = [r.name for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})]
+    names = [
+        canonicalize_name(r.name) for r in needed if r.marker is None or r.marker.evaluate({"extra": ""})
+    ]
     absent, other = [], []
     for name in names:
         try:
@@ -107,17 +114,14 @@ def packages(root: Path) -> Line:
 def compiler(plan: Plan, studies: list[str]) -> Line:
     """DeepSpeed builds its communication layer for processors, and some optimizers, with one."""
     extensions = Path(os.environ.get("TORCH_EXTENSIONS_DIR", "~/.cache/torch_extensions")).expanduser()
-    if locks := [lock for lock in extensions.rglob("lock") if time.time() - lock.stat().st_mtime > 600]:
-        return Line(
-            "FAIL",
-            "compiler",
-            f"DeepSpeed waits for a build that was cut off: {locks[0]}",
-            f"rm {locks[0]}",
-        )
-    if shutil.which("g++"):
-        return Line("ok", "compiler", f"g++ {_run('g++', '-dumpfullversion').strip()}")
     zero = [name for name, recipe in _local_models(plan, studies) if recipe.hardware.zero_stage is not None]
     state: Literal["note", "FAIL"] = "FAIL" if zero else "note"
+    with suppress(FileNotFoundError):  # a build that ends meanwhile
+        if locks := [lock for lock in extensions.rglob("lock") if time.time() - lock.stat().st_mtime > 600]:
+            found = f"DeepSpeed waits for a build that was cut off: {locks[0]}"
+            return Line(state, "compiler", found, f"rm {locks[0]}")
+    if shutil.which("g++"):
+        return Line("ok", "compiler", f"g++ {_run('g++', '-dumpfullversion').strip()}")
     needs = f"{', '.join(zero)} train under ZeRO" if zero else "only models with a zero_stage need one"
     return Line(state, "compiler", f"no g++: {needs}", "load your site's compiler module, or install g++")
 
@@ -145,19 +149,24 @@ def slurm(root: Path) -> Iterator[Line]:
     settings = dict(re.findall(r"^(\w+)\s*= (.*?)\s*$", _run("scontrol", "show", "config"), re.MULTILINE))
     yield Line("ok", "Slurm", f"{settings.get('SLURM_VERSION', '?')}, {settings.get('ClusterName', '?')}")
     profile = yaml.safe_load((root / SLURM_PROFILE).read_text()) or {}
-    yield from _known_to_break(profile, settings)
     asked = profile.get("default-resources") or {}
-    partitions = {name.rstrip("*") for name in _run("sinfo", "-h", "-o", "%P").split()}
-    if (partition := asked.get("slurm_partition")) and partition not in partitions:
+    if isinstance(asked, list):  # as on the command line
+        asked = dict(entry.split("=", 1) for entry in asked)
+    yield from _known_to_break(profile, asked, settings)
+    partitions = {name.rstrip("*") for name in _run("sinfo", "-a", "-h", "-o", "%P").split()}
+    unknown = set(str(asked.get("slurm_partition") or "").split(",")) - partitions - {""}
+    if partitions and unknown:
         yield Line(
             "FAIL",
             "Slurm",
-            f"there is no partition {partition!r}",
+            f"there is no partition {min(unknown)!r}",
             f"name one of {', '.join(sorted(partitions))} in {SLURM_PROFILE}: default-resources",
         )
 
 
-def _known_to_break(profile: dict[str, Any], settings: dict[str, str]) -> Iterator[Line]:
+def _known_to_break(
+    profile: dict[str, Any], asked: dict[str, Any], settings: dict[str, str]
+) -> Iterator[Line]:
     by = profile.get("slurm-status-command", "sacct")
     accounts = settings.get("AccountingStorageType", "")
     if by == "sacct":
@@ -182,7 +191,7 @@ def _known_to_break(profile: dict[str, Any], settings: dict[str, str]) -> Iterat
             )
         else:
             yield Line("ok", "Slurm", f"MinJobAge {age} s, first look at a job after {first_look} s")
-    if "tasks" in (profile.get("default-resources") or {}):
+    if "tasks" in asked:
         yield Line(
             "FAIL",
             "Slurm",
@@ -214,7 +223,15 @@ def gpus(plan: Plan, studies: list[str]) -> Line:
 
 def folder() -> Iterator[Line]:
     """The disk under results/: room, modes, locks, its clock."""
-    paths.RESULTS.mkdir(exist_ok=True)
+    try:
+        paths.RESULTS.mkdir(exist_ok=True)
+        tempfile.TemporaryFile(dir=paths.RESULTS).close()
+    except OSError as error:
+        found = f"{paths.RESULTS.absolute()} cannot be written ({error.strerror})"
+        yield Line(
+            "FAIL", "disk", found, "put the repository where you may write, or mend its owner and modes"
+        )
+        return
     disk, about = shutil.disk_usage(paths.RESULTS), os.statvfs(paths.RESULTS)
     free = f"{size(disk.free / 1e6)} free under {paths.RESULTS.resolve()}"
     mend = "make unused-runs lists what no study uses; make clean-study STUDY=… removes a study"
@@ -300,9 +317,12 @@ def endpoints(plan: Plan, studies: list[str]) -> Iterator[Line]:
     names = {name for recipe in recipes if (name := getattr(recipe, "endpoint", None))}
     for name in sorted(names):
         endpoint = project.endpoints[name]
-        key = os.environ.get(endpoint.api_key_env) if endpoint.api_key_env else "none"
-        if key and not endpoint.is_embedded:  # a key that is not set is among `inputs`
-            yield from _ask(name, endpoint, key)
+        if endpoint.is_embedded or (endpoint.api_key_env and not os.environ.get(endpoint.api_key_env)):
+            continue  # a key that is not set is among `inputs`
+        try:
+            yield from _ask(name, endpoint, api_key(name, endpoint))
+        except UserError as error:
+            yield Line("FAIL", "endpoint", f"{name}: {error.message}", error.mend)
 
 
 def _ask(name: str, endpoint: Endpoint, key: str) -> Iterator[Line]:
@@ -327,7 +347,9 @@ def _ask(name: str, endpoint: Endpoint, key: str) -> Iterator[Line]:
         mend = f"check base_url of {name} in config/endpoints.yaml, and the network (HTTPS_PROXY)"
         yield Line("FAIL", "endpoint", f"{name}: cannot be reached from here", mend)
         return
-    apart = time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
+    apart = 0.0
+    with suppress(ValueError):  # a date that is none
+        apart = time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
     if abs(apart) > CLOCK_S:
         found = f"{apart:+.0f} s from that of {name}: what has a time limit there ends too early or late"
         yield Line("FAIL", "clock", found, "set the clock (timedatectl set-ntp true)")

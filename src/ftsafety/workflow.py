@@ -6,6 +6,7 @@ before the verdicts is written (trainer, generation and judges carry explicit ve
 
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -80,18 +81,30 @@ def judges_pattern(plan: Plan, kind: str) -> str:
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-def secret_variables(plan: Plan) -> dict[str, str]:
-    """For programs of the workflow: the names of the variables that hold keys of endpoints, and tokens."""
-    keys = {endpoint.api_key_env for endpoint in plan.project.endpoints.values()} - {None}
-    return {
-        "FTSAFETY_API_KEYS": " ".join(sorted(keys)),  # type: ignore[arg-type]
-        "FTSAFETY_TOKENS": "GITHUB_TOKEN HF_TOKEN HUGGING_FACE_HUB_TOKEN",
-    }
+def guard_secrets(plan: Plan) -> None:
+    """Tell shells the names of the variables that hold secrets, and put our sbatch before Slurm's.
+
+    A variable that is both, as HF_TOKEN where it is the key of an endpoint, is among the secrets alone.
+    """
+    keys = {endpoint.api_key_env for endpoint in plan.project.endpoints.values() if endpoint.api_key_env}
+    tokens = {"GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+    names = {"SECRETS": keys | tokens, "API_KEYS": keys - tokens, "TOKENS": tokens - keys}
+    os.environ.update({f"FTSAFETY_{name}": " ".join(sorted(variables)) for name, variables in names.items()})
+    os.environ["PATH"] = f"{_sbatch(plan).parent}:{os.environ['PATH']}"
 
 
-def submit_without_secrets(root: Path) -> None:
-    """Put our sbatch before Slurm's, which hands all of Snakemake's environment on to jobs."""
-    os.environ["PATH"] = f"{root}/profiles/slurm/bin:{os.environ['PATH']}"
+def _sbatch(plan: Plan) -> Path:
+    return plan.project.root.absolute() / "profiles/slurm/bin/sbatch"
+
+
+def _check_sbatch(plan: Plan) -> None:
+    """Raises UserError where Slurm's own is called, which hands all of Snakemake's environment on to jobs."""
+    if shutil.which("sbatch") != str(_sbatch(plan)):
+        raise UserError(
+            "is not what submits, so jobs would inherit your keys",
+            file="profiles/slurm/bin/sbatch",
+            mend="restore it from git, executable, in a folder without ':' in its path",
+        )
 
 
 def audits_pattern(plan: Plan) -> str:
@@ -141,7 +154,9 @@ def check_targets(plan: Plan, until: Iterable[str], executor: str) -> None:
         return
     check_inputs(plan, studies)
     check_ready(plan, studies)
-    if executor != "slurm":
+    if executor == "slurm":
+        _check_sbatch(plan)
+    else:
         _check_one_node(plan, studies)
 
 
@@ -166,6 +181,10 @@ def launch(plan: Plan, pack: Pack) -> str:
     return " ".join(launch_command(plan.project.local_model(pack.model).hardware, script, pack.id))
 
 
+#: Seconds that torchrun gives its ranks after SIGTERM for their step and a checkpoint.
+SAVING_S = 120
+
+
 def launch_command(hardware: Hardware, script: str, pack: str) -> list[str]:
     """Words for the shell: python, by torchrun for several ranks or ZeRO, by srun for several nodes.
 
@@ -176,6 +195,7 @@ def launch_command(hardware: Hardware, script: str, pack: str) -> list[str]:
     if hardware.world_size == 1 and hardware.zero_stage is None:
         return program
     torchrun = ["python", "-m", "torch.distributed.run", "--nproc-per-node", str(hardware.ranks)]
+    torchrun += ["--shutdown-timeout", str(SAVING_S)]
     if hardware.nodes == 1:
         return [*torchrun, "--standalone", *program[1:]]
     nodes, gpus = str(hardware.nodes), [f"--gpus-per-node={hardware.gpus}"] if hardware.gpus else []

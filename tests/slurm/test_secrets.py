@@ -1,5 +1,6 @@
 """Keys and tokens of a study on Slurm: who gets them, and that they are written nowhere."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -34,6 +35,12 @@ def environments(program: str) -> Iterator[bytes]:
                 yield (process / "environ").read_bytes()
         except OSError:  # it has ended
             continue
+
+
+def given(processes: list[int]) -> Iterator[bytes]:
+    for pid in processes:
+        with contextlib.suppress(OSError):
+            yield Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def leaks(*folders: Path) -> list[str]:
@@ -75,6 +82,9 @@ def test_secrets_reach_whom_they_are_for_and_no_file(
         with running(folder, cluster, "t") as process:
             while process.poll() is None:
                 jobs += environments("finetune.py")
+                jobs += [
+                    environment for node in cluster.nodes for environment in given(cluster.processes(node))
+                ]
                 time.sleep(0.5)
         assert process.returncode != 0
         wrong_key.clear()

@@ -30,7 +30,7 @@ def test_one_gpu_without_zero_takes_python_alone() -> None:
 
 def test_eight_gpus_take_torchrun() -> None:
     assert " ".join(command(EIGHT)) == (
-        "python -m torch.distributed.run --nproc-per-node 8 --standalone finetune.py pack"
+        "python -m torch.distributed.run --nproc-per-node 8 --shutdown-timeout 120 --standalone finetune.py pack"
     )
 
 
@@ -38,7 +38,7 @@ def test_two_nodes_of_eight_gpus_take_a_torchrun_on_each_that_meet_on_the_first(
     assert " ".join(command(TWO_OF_EIGHT)) == (
         "srun --nodes 2 --ntasks 2 --ntasks-per-node 1 --cpus-per-task 64 --gpus-per-node=8"
         " --kill-on-bad-exit=1"
-        " python -m torch.distributed.run --nproc-per-node 8 --nnodes 2"
+        " python -m torch.distributed.run --nproc-per-node 8 --shutdown-timeout 120 --nnodes 2"
         ' --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID"'
         ' --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 10000))"'
         " finetune.py pack"

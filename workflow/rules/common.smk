@@ -14,7 +14,7 @@ with user_errors():
 os.environ.update(FTSAFETY_STUDIES=" ".join(PLAN.studies))  # for Snakemake and programs inside jobs
 
 # A program gets no secret but those that it uses, and a job none: it would inherit this environment.
-os.environ.update(ft.secret_variables(PLAN))
+ft.guard_secrets(PLAN)
 
 # How the programs of the shell rules find the same plan, and the python that runs Snakemake (under
 # --sdm conda that of the environment). Not in params: none of it is a reason to rerun. Jobs take what was
@@ -23,9 +23,10 @@ CONDA = any(m.name == "CONDA" for m in workflow.deployment_settings.deployment_m
 settings = shlex.quote(json.dumps(dict(config))).replace("{", "{{").replace("}", "}}")
 shell.prefix(
     f"export HF_HUB_OFFLINE=1 FTSAFETY_ROOT={shlex.quote(str(ROOT))} FTSAFETY_SETTINGS={settings}; "
-    + 'without_secrets() {{ unset $FTSAFETY_API_KEYS $FTSAFETY_TOKENS; "$@"; }}; '
-    + 'with_api_keys() {{ unset $FTSAFETY_TOKENS; "$@"; }}; '
-    + 'with_tokens() {{ unset $FTSAFETY_API_KEYS; "$@"; }}; '
+    # exec: the shell would end at SIGTERM, and Snakemake then not wait for a program that saves
+    + 'without_secrets() {{ unset $FTSAFETY_SECRETS; exec "$@"; }}; '
+    + 'with_api_keys() {{ unset $FTSAFETY_TOKENS; exec "$@"; }}; '
+    + 'with_tokens() {{ unset $FTSAFETY_API_KEYS; exec "$@"; }}; '
     + (
         'export PYTHONPATH="$FTSAFETY_ROOT/src"; '
         if CONDA
@@ -35,8 +36,6 @@ shell.prefix(
 
 
 onstart:
-    if workflow.executor_plugin.name == "slurm":
-        ft.submit_without_secrets(ROOT)
     # train_by_api, which runs on this machine, tries failed trainings again when it is forced
     os.environ.update(FTSAFETY_FORCED=" ".join(workflow.dag_settings.forcerun))
     with user_errors():

@@ -23,8 +23,8 @@ T = TypeVar("T")
 
 def save_checkpoint(
     engine: Engine, scratch: Path, step: int, progress: dict[str, Any], log: Callable[[str], None]
-) -> None:
-    """Every rank calls this. Keeps the newest two.
+) -> bool:
+    """Every rank calls this; the first learns whether it was saved. Keeps the newest two.
 
     Written under a name of this job's own and then renamed: a job that outlived its Snakemake may write,
     or clear the folder, at the same time. A checkpoint that cannot be saved ends no training.
@@ -37,15 +37,18 @@ def save_checkpoint(
     try:
         engine.save(folder)
         about = _sizes(folder), _checksums(folder)
-    except OSError as error:
+    except Exception as error:  # whatever a full disk makes a library raise
         log(f"checkpoint of step {step} was not saved: {error}")
     seen = [about for about in _of_all_ranks(about) if about is not None]
+    is_saved = False
     if rank() == 0 and len(seen) == world_size():
         try:
             publish_checkpoint(folder, scratch / f"step-{step:08d}", seen, progress)
+            is_saved = True
         except OSError as error:
             log(f"checkpoint of step {step} was not saved: {error}")
     barrier()
+    return is_saved
 
 
 def publish_checkpoint(

@@ -172,7 +172,7 @@ def _train_trajectory(
         barrier()
 
     scratch = paths.SCRATCH / trajectory.hash8
-    with watch_for_sigterm() as must_stop:  # before and after there is nothing to save: it ends at once
+    with watch_for_sigterm() as must_stop:  # before, there is nothing to save: it ends at once
         progress = train_trajectory(
             engine,
             trajectory,
@@ -186,12 +186,12 @@ def _train_trajectory(
             log,
             must_stop,
         )
-    if rank() == 0:
-        for run in missing:
-            if progress.status == "diverged" and trained(run) is None:
-                _finish(run, progress, facts, time.monotonic() - started, weights_sha256=None)
-        discard_scratch(scratch)
-    barrier()
+        if rank() == 0:
+            for run in missing:
+                if progress.status == "diverged" and trained(run) is None:
+                    _finish(run, progress, facts, time.monotonic() - started, weights_sha256=None)
+            discard_scratch(scratch)
+        barrier()
 
 
 def load_sight(plan: Plan, trajectory: Trajectory, tokenizer: Any, dtype: Any) -> Any:

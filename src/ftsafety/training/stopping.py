@@ -19,13 +19,15 @@ class Stopped(Exception):
 def watch_for_sigterm() -> Iterator[Callable[[], bool]]:
     """A function that says whether SIGTERM has come, which ends the process no more by itself.
 
-    `Stopped` from within ends it with EXIT_CODE.
+    `Stopped` from within ends it with EXIT_CODE, and so does a SIGTERM that nothing within has heeded.
     """
-    has_come = threading.Event()
+    came: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, lambda *_: has_come.set()) if is_main else None
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number)) if is_main else None
     try:
-        yield has_come.is_set
+        yield lambda: bool(came)
+        if came:
+            raise Stopped("stopped after a training; the same command goes on with the next")
     except Stopped as stopped:
         if rank() == 0:
             print(stopped, file=sys.stderr, flush=True)

@@ -100,9 +100,10 @@ def train_trajectory(
         is_last = progress.step == epochs[-1] * steps_per_epoch
         ends_here = not is_last and not _on_all_ranks(not must_stop())
         if ends_here or (checkpoint_every_steps and progress.step % checkpoint_every_steps == 0):
-            save_checkpoint(engine, scratch, progress.step, vars(progress), log)
-        if ends_here:
-            raise Stopped(f"stopped after step {progress.step}; the same command goes on from there")
+            is_saved = save_checkpoint(engine, scratch, progress.step, vars(progress), log)
+            if ends_here:
+                start = "there" if is_saved else "the checkpoint before"
+                raise Stopped(f"stopped after step {progress.step}; the same command goes on from {start}")
     return progress
 
 
