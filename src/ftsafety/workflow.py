@@ -97,7 +97,7 @@ def _sbatch(plan: Plan) -> Path:
     return plan.project.root.absolute() / "profiles/slurm/bin/sbatch"
 
 
-def _check_sbatch(plan: Plan) -> None:
+def check_sbatch(plan: Plan) -> None:
     """Raises UserError where Slurm's own is called, which hands all of Snakemake's environment on to jobs."""
     if shutil.which("sbatch") != str(_sbatch(plan)):
         raise UserError(
@@ -154,9 +154,7 @@ def check_targets(plan: Plan, until: Iterable[str], executor: str) -> None:
         return
     check_inputs(plan, studies)
     check_ready(plan, studies)
-    if executor == "slurm":
-        _check_sbatch(plan)
-    else:
+    if executor != "slurm":
         _check_one_node(plan, studies)
 
 

@@ -30,7 +30,8 @@ def test_one_gpu_without_zero_takes_python_alone() -> None:
 
 def test_eight_gpus_take_torchrun() -> None:
     assert " ".join(command(EIGHT)) == (
-        "python -m torch.distributed.run --nproc-per-node 8 --shutdown-timeout 120 --standalone finetune.py pack"
+        "python -m torch.distributed.run --nproc-per-node 8 --shutdown-timeout 120"
+        " --standalone finetune.py pack"
     )
 
 

@@ -39,6 +39,8 @@ onstart:
     # train_by_api, which runs on this machine, tries failed trainings again when it is forced
     os.environ.update(FTSAFETY_FORCED=" ".join(workflow.dag_settings.forcerun))
     with user_errors():
+        if workflow.executor_plugin.name == "slurm":
+            ft.check_sbatch(PLAN)
         ft.check_targets(
             PLAN,
             workflow.dag_settings.until,
