@@ -102,8 +102,8 @@ def train_trajectory(
         if ends_here or (checkpoint_every_steps and progress.step % checkpoint_every_steps == 0):
             is_saved = save_checkpoint(engine, scratch, progress.step, vars(progress), log)
             if ends_here:
-                start = "there" if is_saved else "the checkpoint before"
-                raise Stopped(f"stopped after step {progress.step}; the same command goes on from {start}")
+                place = "there" if is_saved else "the checkpoint before"
+                raise Stopped(f"stopped after step {progress.step}; the same command goes on from {place}")
     return progress
 
 
