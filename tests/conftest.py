@@ -13,7 +13,7 @@ from filelock import FileLock
 from ftsafety.plan import Plan, load_plan
 from ftsafety.prepare import prepare_data
 
-# One core for each process of the tests: they run side by side, and sums do not depend on the machine's cores.
+# One core for each process of the tests: they run side by side, and sums depend on the number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["fault_cases", "slurm_study"]
