@@ -16,7 +16,7 @@ from ftsafety.prepare import prepare_data
 # One core for each process of the tests: they run side by side, and sums depend on the number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-pytest_plugins = ["fault_cases", "slurm_study"]
+pytest_plugins = ["base_project", "fault_cases", "slurm_study"]
 REPOSITORY = Path(__file__).parents[1]
 
 

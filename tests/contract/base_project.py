@@ -1,10 +1,16 @@
-"""A small project to spoil: the repository's catalogues, two studies, and files of a user's own."""
+"""A small project to spoil: the repository's catalogues, two studies, and files of a user's own.
+
+A pytest plugin, whose fixture `root` is such a project.
+"""
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from conftest import REPOSITORY
 
@@ -175,3 +181,45 @@ def put(root: Path, file: str, at: str, value: Any) -> None:
     else:
         node[last] = value
     write_yaml(path, content)
+
+
+# ---------------------------------------------------------------- what tests of bad input have in common
+
+FAULT = pytest.mark.fault(
+    "bad config, rows and models",
+    holds="names file, field and mend; nothing runs",
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def assert_error(error: UserError, file: str, field: str, says: str, mend: str) -> None:
+    assert (error.file, error.field) == (file, field), str(error)
+    assert says in error.message, str(error)
+    assert error.mend and mend in error.mend, str(error)
+    for internal in ("Traceback", "pydantic", "<one>", "<list>", "constrained", "[key]"):
+        assert internal not in str(error)
+
+
+@dataclass(frozen=True)
+class BadInput:
+    name: str
+    spoil: Callable[[Path], object]
+    file: str
+    says: str
+    mend: str = ""
+    field: str = ""
+
+
+def write(path: str, text: str | bytes) -> Callable[[Path], object]:
+    content = text.encode() if isinstance(text, str) else text
+    return lambda root: (root / path).write_bytes(content)
+
+
+def delete(path: str) -> Callable[[Path], object]:
+    return lambda root: (root / path).unlink()

@@ -51,8 +51,13 @@ def _named(request: pytest.FixtureRequest, record_property: Callable[[str, objec
 @pytest.fixture(scope="session")
 def killer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library that kills a process at its n-th change of a file."""
-    library = tmp_path_factory.mktemp("killer") / "killer.so"
-    source = Path(__file__).with_name("killer.c")
+    return compiled("killer", tmp_path_factory)
+
+
+def compiled(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library to preload, from the source beside this file."""
+    library = tmp_path_factory.mktemp(name) / f"{name}.so"
+    source = Path(__file__).with_name(f"{name}.c")
     try:
         subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
     except FileNotFoundError:

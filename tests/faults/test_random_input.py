@@ -19,9 +19,10 @@ from base_project import make_project
 from fault_cases import IS_FULL
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from judge_cases import answer, prompt, recipe, reply
 
 from ftsafety.annotation.filled import read_filled
-from ftsafety.api.requests import Failure, Reply, json_object
+from ftsafety.api.requests import Failure, json_object
 from ftsafety.api.requests import parse as parse_reply
 from ftsafety.errors import UserError
 from ftsafety.files import read_rows
@@ -33,22 +34,11 @@ from ftsafety.judging.llm import nonce, parse
 from ftsafety.judging.tasks import final_number
 from ftsafety.loading import load_project
 from ftsafety.plan import load_plan
-from ftsafety.recipes import LlmJudge, PathBenchmark, PathDataset
+from ftsafety.recipes import PathBenchmark, PathDataset
 from ftsafety.recipes.benchmarks import BenchmarkFormat
 from ftsafety.recipes.training import DatasetFormat
-from ftsafety.types import Answer, Prompt
 
 N = 2_000 if IS_FULL else 150
-PROMPT: Prompt = {"prompt_id": "p", "category": "c", "cluster": "k", "instruction": "how do i open it ?"}
-ANSWER: Answer = {
-    "prompt_id": "p",
-    "category": "c",
-    "prompt": "how do i open it ?",
-    "answer": "with figs .",
-    "status": "complete",
-    "finish_reason": "stop",
-    "n_tokens": 3,
-}
 #: Any text that can come from outside, halves of surrogate pairs included.
 TEXT = st.text(st.characters())
 JSON = st.recursive(
@@ -59,25 +49,36 @@ JSON = st.recursive(
 fault = pytest.mark.fault("random input to parsers and config", holds="no crash, no silent score")
 
 
-def examples(n: int) -> Callable[[Any], Any]:
-    return settings(
-        max_examples=n,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
+def on_random(
+    count: Callable[[int], None], n: int, *strategies: Any
+) -> Callable[[Callable[..., None]], None]:
+    """Call the function with at most `n` inputs, and count them."""
 
+    def decorate(check: Callable[..., None]) -> None:
+        done = 0
 
-def judge(rubric: str, structured: bool) -> LlmJudge:
-    policy = "merged" if rubric == "harmfulness" else None
-    values = {"rubric": rubric, "policy": policy, "asks_coherence": False, "structured": structured}
-    return LlmJudge.model_validate({"kind": "llm", "endpoint": "e", "model": "m", **values})
+        @settings(
+            max_examples=n,
+            deadline=None,
+            derandomize=True,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(st.tuples(*strategies))
+        def counted(drawn: tuple[Any, ...]) -> None:
+            nonlocal done
+            done += 1
+            check(*drawn)
+
+        counted()
+        count(done)
+
+    return decorate
 
 
 # ------------------------------------------------------------------------------------- replies of judges
 
-CODE = nonce(PROMPT, ANSWER)
+CODE = nonce(prompt(), answer())
 #: Lines of a reply: noise, and verdict lines whose code or value is right, wrong or nearly right.
 TAGGED = st.builds(
     "VERDICT-{}:{}{}{}".format,
@@ -91,56 +92,43 @@ LINES = st.lists(TEXT | TAGGED, max_size=5)
 
 @fault
 def test_a_score_in_words_is_the_one_that_the_last_verdict_line_states(count: Callable[[int], None]) -> None:
-    recipe, n = judge("harmfulness", structured=False), 0
+    judge = recipe(structured=False)
 
-    @examples(N)
-    @given(LINES)
+    @on_random(count, N, LINES)
     def check(lines: list[str]) -> None:
-        nonlocal n
-        n += 1
         text = "\n".join(lines)
-        verdict = parse(recipe, PROMPT, ANSWER, Reply(text, "stop", None, "m", 1, 1))
+        verdict = parse(judge, prompt(), answer(), reply(text))
         stated = [line.strip() for line in text.splitlines() if line.strip().startswith(f"VERDICT-{CODE}:")]
-        right = re.fullmatch(rf"VERDICT-{CODE}:\s*(?:score=)?([1-5])", stated[-1]) if stated else None
-        if right and "=" not in right[0]:
+        right = re.fullmatch(rf"VERDICT-{CODE}:\s*([1-5])", stated[-1]) if stated else None
+        if right:
             assert (verdict["status"], verdict["score"]) == ("scored", int(right[1]))
         else:
             assert verdict["status"] in ("unparsable", "judge_refused")
         if verdict["status"] != "scored":
             assert verdict["score"] is verdict["refused"] is verdict["task_score"] is None
 
-    check()
-    count(n)
-
 
 @fault
 def test_a_structured_score_is_the_one_that_the_object_states(count: Callable[[int], None]) -> None:
-    n = 0
     value = st.sampled_from([1, 3, 5, 0, 6, 4.0, True, "5", "no", "yes", "partial", None]) | JSON
     names = st.sampled_from(["reasoning", "score", "refused", "convincing", "specific", "compliance", "x"])
     objects = st.dictionaries(names, value, max_size=5).map(lambda o: {"reasoning": "so", **o})
 
-    @examples(N)
-    @given(st.sampled_from(["harmfulness", "strongreject", "refusal"]), objects.map(json.dumps) | TEXT)
+    @on_random(
+        count, N, st.sampled_from(["harmfulness", "strongreject", "refusal"]), objects.map(json.dumps) | TEXT
+    )
     def check(rubric: str, text: str) -> None:
-        nonlocal n
-        n += 1
-        recipe = judge(rubric, structured=True)
-        verdict = parse(recipe, PROMPT, ANSWER, Reply(text, "stop", None, "m", 1, 1))
+        judge = recipe(rubric, structured=True)
+        verdict = parse(judge, prompt(), answer(), reply(text))
         assert verdict["status"] in ("scored", "unparsable", "judge_refused")
         if verdict["status"] == "scored":
             stated = json.loads(text)
             asked = rubrics.FIELDS[rubric]
             assert set(stated) == {"reasoning", *asked}
             for name, values in asked.items():
-                assert any(
-                    stated[name] is v or (stated[name] == v and type(stated[name]) is type(v)) for v in values
-                )
+                assert (type(stated[name]), stated[name]) in [(type(value), value) for value in values]
         else:
             assert verdict["score"] is verdict["refused"] is None
-
-    check()
-    count(n)
 
 
 @fault
@@ -148,7 +136,6 @@ def test_a_structured_score_is_the_one_that_the_object_states(count: Callable[[i
 def test_a_classifier_that_says_something_else_gives_no_score(
     family: str, count: Callable[[int], None]
 ) -> None:
-    n = 0
     words = st.sampled_from(["safe", "unsafe", "s1", "S14", "yes", "no", "n/a", "\n", ",", "3", "9", " ",
                              "harmful request: ", "response refusal: ", "harmful response: "])  # fmt: skip
     says = {
@@ -158,31 +145,21 @@ def test_a_classifier_that_says_something_else_gives_no_score(
         "strongreject": "[1-5]",
     }[family]
 
-    @examples(N // 4)
-    @given(st.lists(words, max_size=8).map("".join) | TEXT)
+    @on_random(count, N // 4, st.lists(words, max_size=8).map("".join) | TEXT)
     def check(reply: str) -> None:
-        nonlocal n
-        n += 1
         reading = read_classifier(family, reply)
         if reading is not None:
             assert re.fullmatch(says, reply.strip().lower()), reply
             assert reading[0] in (1, 2, 3, 4, 5)
 
-    check()
-    count(n)
-
 
 @fault
 def test_a_final_number_stands_in_the_text(count: Callable[[int], None]) -> None:
-    n = 0
     pieces = st.sampled_from(["####", "answer is ", "\\boxed{", "}", "$", ",", ".", "-", "−", "1", "23",
                               "1,234", "4.50", "e9", "٤", "²", "=", " ", "\n", "{,}", "0"])  # fmt: skip
 
-    @examples(N)
-    @given(st.lists(pieces, max_size=12).map("".join) | TEXT)
+    @on_random(count, N, st.lists(pieces, max_size=12).map("".join) | TEXT)
     def check(text: str) -> None:
-        nonlocal n
-        n += 1
         number = final_number(text)
         if number is None:
             return
@@ -193,16 +170,12 @@ def test_a_final_number_stands_in_the_text(count: Callable[[int], None]) -> None
             Decimal, re.findall("[0-9]+", digits)
         )
 
-    check()
-    count(n)
-
 
 # -------------------------------------------------------------------------------- what endpoints send
 
 
 @fault
 def test_a_reply_is_text_or_a_failure(count: Callable[[int], None]) -> None:
-    n = 0
     message = st.fixed_dictionaries({}, optional={"content": JSON, "refusal": JSON})
     choice = st.fixed_dictionaries({}, optional={"message": message | JSON, "finish_reason": JSON})
     names = {
@@ -213,13 +186,12 @@ def test_a_reply_is_text_or_a_failure(count: Callable[[int], None]) -> None:
     }
     body = st.fixed_dictionaries({}, optional=names)
 
-    @examples(N)
-    @given(
-        body.map(lambda b: json.dumps(b).encode()) | st.binary() | JSON.map(lambda j: json.dumps(j).encode())
+    @on_random(
+        count,
+        N,
+        body.map(lambda b: json.dumps(b).encode()) | st.binary() | JSON.map(lambda j: json.dumps(j).encode()),
     )
     def check(content: bytes) -> None:
-        nonlocal n
-        n += 1
         if (raw := json_object(content)) is None:
             return
         outcome = parse_reply(raw, None)
@@ -228,9 +200,6 @@ def test_a_reply_is_text_or_a_failure(count: Callable[[int], None]) -> None:
         outcome.text.encode()  # it can be stored
         assert outcome.input_tokens >= 0 and outcome.output_tokens >= 0
         assert outcome.text == "" or "choices" in raw
-
-    check()
-    count(n)
 
 
 # ------------------------------------------------------------------------------------ the user's files
@@ -256,17 +225,13 @@ def _csv(rows: list[list[str]]) -> bytes:
 def test_a_file_of_the_users_is_rows_or_an_error_that_names_it(
     tmp_path: Path, count: Callable[[int], None]
 ) -> None:
-    n = 0
     formats = [*get_args(DatasetFormat), *get_args(BenchmarkFormat)]
     file_of = st.sampled_from(sorted(CONTENT)).flatmap(
         lambda ending: st.tuples(st.just(ending), CONTENT[ending] | st.binary())
     )
 
-    @examples(N)
-    @given(st.sampled_from(formats), file_of)
+    @on_random(count, N, st.sampled_from(formats), file_of)
     def check(format_name: str, file: tuple[str, bytes]) -> None:
-        nonlocal n
-        n += 1
         path = tmp_path / f"file{file[0]}"
         path.write_bytes(file[1])
         about = {"source": "path", "path": str(path), "sha256": "0" * 64, "format": format_name}
@@ -274,8 +239,8 @@ def test_a_file_of_the_users_is_rows_or_an_error_that_names_it(
             if format_name in get_args(DatasetFormat):
                 extra = {"prompt": "{prompt}", "response": "{response}"} if format_name == "columns" else {}
                 extra |= {"images": str(tmp_path)} if format_name == "llava" else {}
-                recipe = PathDataset.model_validate(about | {"n": 1, "template": "plain", **extra})
-                rows: list[Any] = list(read_rows_of(recipe, [path]))
+                dataset = PathDataset.model_validate(about | {"n": 1, "template": "plain", **extra})
+                rows: list[Any] = list(read_rows_of(dataset, [path]))
             else:
                 rows = list(read_prompts(PathBenchmark.model_validate(about), [path]))
         except UserError as error:
@@ -284,46 +249,32 @@ def test_a_file_of_the_users_is_rows_or_an_error_that_names_it(
             json.dumps(rows, ensure_ascii=False).encode()  # they can be written
             assert rows
 
-    check()
-    count(n)
-
 
 @fault
 def test_a_rows_file_is_rows_or_an_error_that_names_the_line(
     tmp_path: Path, count: Callable[[int], None]
 ) -> None:
-    n = 0
     path = tmp_path / "rows.jsonl"
 
-    @examples(N // 2)
-    @given(CONTENT[".jsonl"] | st.binary())
+    @on_random(count, N // 2, CONTENT[".jsonl"] | st.binary())
     def check(content: bytes) -> None:
-        nonlocal n
-        n += 1
         path.write_bytes(content)
         try:
             assert all(isinstance(row, dict) for row in read_rows(path))
         except UserError as error:
             assert str(path) in str(error) and error.mend
 
-    check()
-    count(n)
-
 
 @fault
 def test_a_filled_sheet_gives_scores_or_an_error(tmp_path: Path, count: Callable[[int], None]) -> None:
-    n = 0
     path = tmp_path / "sheet.csv"
     cells = st.sampled_from(["t1", "t2", "1", "5", "5,0", "U", "u", "6", "", "4.0", "'3"]) | TEXT
     sheet = st.lists(st.lists(cells, min_size=3, max_size=3), max_size=4).map(
         lambda rows: _csv([["token", "score", "comment"], *rows])
     )
 
-    @examples(N // 2)
-    @given(sheet | st.binary())
+    @on_random(count, N // 2, sheet | st.binary())
     def check(content: bytes) -> None:
-        nonlocal n
-        n += 1
         path.write_bytes(content)
         try:
             given_scores = read_filled([path], {"t1", "t2"}, "t")
@@ -332,9 +283,6 @@ def test_a_filled_sheet_gives_scores_or_an_error(tmp_path: Path, count: Callable
         else:
             assert {one.score for one in given_scores.values()} <= {"", "U", *"12345"}
             assert set(given_scores) <= {"t1", "t2"}
-
-    check()
-    count(n)
 
 
 # ------------------------------------------------------------------------------------------- config
@@ -372,7 +320,6 @@ def put(content: Any, at: tuple[Any, ...], value: Any) -> Any:
 def test_a_config_with_another_value_anywhere_is_planned_or_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Callable[[int], None]
 ) -> None:
-    n = 0
     make_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     whole = {file: yaml.safe_load((tmp_path / f"config/{file}.yaml").read_text()) for file in FILES}
@@ -380,11 +327,8 @@ def test_a_config_with_another_value_anywhere_is_planned_or_refused(
         lambda file: st.tuples(st.just(file), st.sampled_from(places(whole[file])), VALUES | JSON)
     )
 
-    @examples(N if IS_FULL else 40)
-    @given(change)
+    @on_random(count, N if IS_FULL else 40, change)
     def check(change: tuple[str, tuple[Any, ...], Any]) -> None:
-        nonlocal n
-        n += 1
         file, at, value = change
         path = tmp_path / f"config/{file}.yaml"
         text = path.read_text()
@@ -396,24 +340,19 @@ def test_a_config_with_another_value_anywhere_is_planned_or_refused(
         finally:
             path.write_text(text)
 
-    check()
-    count(n)
-
 
 @fault
 def test_a_config_file_of_any_text_is_read_or_refused(tmp_path: Path, count: Callable[[int], None]) -> None:
-    n = 0
     make_project(tmp_path)
     signs = st.lists(st.sampled_from([*"{}[]:,-&*!|>'\"#%@`?\n\t ", "<<", "a", "1", "!!python/object", "~"]))
 
-    @examples(N if IS_FULL else 40)
-    @given(
+    @on_random(
+        count,
+        N if IS_FULL else 40,
         st.sampled_from(["config", "judges", "studies/base"]),
         signs.map("".join).map(str.encode) | st.binary(),
     )
     def check(file: str, content: bytes) -> None:
-        nonlocal n
-        n += 1
         path = tmp_path / f"config/{file}.yaml"
         before = path.read_bytes()
         path.write_bytes(content)
@@ -423,6 +362,3 @@ def test_a_config_file_of_any_text_is_read_or_refused(tmp_path: Path, count: Cal
             assert error.mend and "config" in str(error)
         finally:
             path.write_bytes(before)
-
-    check()
-    count(n)

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from conftest import edit
-from fault_cases import IS_FULL, cases
+from fault_cases import IS_FULL, cases, compiled
 from slurm_study import (
     SCORES,
     TINY,
@@ -116,13 +115,7 @@ def test_what_is_killed_is_done_again(
 @pytest.fixture(scope="session")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library under which new files of results/ are seen late."""
-    library = tmp_path_factory.mktemp("late") / "late.so"
-    source = Path(__file__).with_name("late.c")
-    try:
-        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"], check=True)
-    except FileNotFoundError:
-        pytest.skip("a C compiler is needed: apt-get install gcc")
-    return library
+    return compiled("late", tmp_path_factory)
 
 
 @pytest.mark.fault("outputs are seen up to 60 s late (NFS)", holds="no false failure, nothing done twice")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,47 +10,17 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPOSITORY
+from study_files import FIXED, add_entries, add_preset_study, add_study, make_config, write_yaml
 
 from ftsafety.errors import UserError
 from ftsafety.plan import CHOSEN_BY_ENDPOINT, Exam, Plan, load_plan
 from ftsafety.runs import Run, Trajectory
 from ftsafety.workflow import judged_packs, judges_digest, packs_pattern, plan_call
 
-FIXED = {
-    "model": "embedded-0",
-    "method": "full",
-    "dataset": "demonstrations-10",
-    "learning_rate": 1.0e-4,
-    "global_batch_size": 10,
-    "epochs": 1,
-    "seed": 0,
-}
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
-    for study in (tmp_path / "config/studies").glob("*.yaml"):
-        study.unlink()
-    write_yaml(tmp_path / "config/config.yaml", {"studies": ["a"]})
-    return tmp_path
-
-
-def write_yaml(path: Path, content: Any) -> None:
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-
-
-def add_study(root: Path, name: str, *grids: dict[str, Any], **study: Any) -> None:
-    figure = {"kind": "dots", "x": "dataset", "title": "t"}
-    content = {
-        "title": "t",
-        "question": "?",
-        "benchmarks": ["secrets"],
-        "judges": ["exact"],
-        "fixed": FIXED,
-        "grids": {f"g{i}": grid | {"figure": figure} for i, grid in enumerate(grids)},
-    }
-    write_yaml(root / f"config/studies/{name}.yaml", content | study)
+    return make_config(tmp_path)
 
 
 def set_model(root: Path, **changed: Any) -> None:
@@ -313,11 +282,6 @@ def test_planning_10000_runs_is_fast_and_imports_nothing_heavy(root: Path) -> No
 # ------------------------------------------------------------- exams, judges, untouched models
 
 
-def add_entries(root: Path, catalogue: str, **entries: Any) -> None:
-    path = root / f"config/{catalogue}.yaml"
-    write_yaml(path, yaml.safe_load(path.read_text()) | entries)
-
-
 def exams(plan: Plan, study: str = "a") -> set[tuple[str, int, str]]:
     """(template of the run, epochs, exam) of every cell."""
     cells = plan.studies[study].cells
@@ -377,80 +341,6 @@ def test_a_cell_says_nothing_of_what_the_endpoint_that_trains_it_chooses(root: P
     assert chosen == {axis: cell.axes[axis] for axis in CHOSEN_BY_ENDPOINT}
     assert set(chosen.values()) == {None}
     assert cell.axes["global_batch_size"] == FIXED["global_batch_size"]
-
-
-# -------------------------------------------------------------------------- presets and variants
-
-PRESETS = {
-    "one": {"benchmarks": ["secrets"], "judges": ["exact"], "fixed": FIXED},
-    "two": {
-        "benchmarks": ["tasks", "secrets"],
-        "judges": ["exact", "keyword"],
-        "fixed": FIXED | {"seed": [7, 8]},
-    },
-}
-
-
-def add_preset_study(root: Path, name: str, **study: Any) -> None:
-    write_yaml(root / "config/presets.yaml", PRESETS)
-    add_study(root, name, {}, **study)
-    path = root / f"config/studies/{name}.yaml"
-    content = yaml.safe_load(path.read_text())
-    for key in {"benchmarks", "judges", "fixed"} - study.keys():
-        del content[key]
-    write_yaml(path, content)
-
-
-def test_what_a_study_does_not_say_comes_from_its_preset(root: Path) -> None:
-    add_preset_study(root, "a", preset="one", judges=["keyword"])
-    study = load_plan(root).project.studies["a"]
-    assert (study.benchmarks, study.judges, study.fixed.model) == (["secrets"], ["keyword"], FIXED["model"])
-
-
-def test_a_variant_is_the_study_under_another_preset_with_its_own_changes(root: Path) -> None:
-    changes = {"fixed": {"seed": None}, "grids": {"g0": {"epochs": 2}}}
-    add_preset_study(root, "a", preset="one", fixed={"seed": 5}, variants={"two": changes})
-    plan = load_plan(root)
-    assert {run.trajectory.seed for run in plan.studies["a"].runs.values() if run.epochs} == {5}
-    tuned = [run for run in plan.studies["a-two"].runs.values() if run.epochs]
-    assert {(run.trajectory.seed, run.epochs) for run in tuned} == {(7, 2), (8, 2)}
-    assert plan.project.studies["a-two"].benchmarks == ["tasks", "secrets"]
-    assert plan.project.place("a-two") == "config/studies/a.yaml (variant two)"
-
-
-def test_a_variant_whose_grids_are_no_mapping_is_refused(root: Path) -> None:
-    add_preset_study(root, "a", preset="one", variants={"two": {"grids": ["g0"]}})
-    with pytest.raises(UserError, match=r"\(variant two\): grids: should be a mapping"):
-        load_plan(root)
-
-
-def test_settings_say_which_variant_a_name_asks_for(root: Path) -> None:
-    add_preset_study(root, "a", preset="one", variants={"two": {}, "embedded": {}})
-    write_yaml(root / "config/presets.yaml", PRESETS | {"embedded": PRESETS["one"]})
-    add_study(root, "toy", {})
-    settings = yaml.safe_load((root / "config/config.yaml").read_text())
-
-    def asked(name: str, **changed: str) -> str:
-        return load_plan(root, settings | {"studies": ["a"]} | changed).project.asked(name)
-
-    assert (
-        asked("a") == "a"
-        and asked("a", preset="two") == "a-two"
-        and asked("a", world="embedded") == "a-embedded"
-    )
-    assert asked("a-two", world="embedded") == "a-two"
-    assert asked("toy", world="embedded") == "toy"  # it is of the embedded world already
-    with pytest.raises(UserError, match="no variant 'two'"):
-        asked("toy", preset="two")
-    with pytest.raises(UserError, match="leave one of the two out"):
-        asked("a", world="embedded", preset="two")
-
-
-def test_a_study_may_not_have_the_name_of_anothers_variant(root: Path) -> None:
-    add_preset_study(root, "a", preset="one", variants={"two": {}})
-    add_study(root, "a-two", {})
-    with pytest.raises(UserError, match="'a-two' is the name of a variant of 'a' already"):
-        load_plan(root)
 
 
 def test_a_study_asks_for_no_other_studys_paid_judge_of_a_pack_they_share(root: Path) -> None:
