@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY ?=
+PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: run test bench faults lint format doctor plan status precision parity audit annotate judge-check lock export compare answers-page merge vllm cancel clean-study unused-runs requirements check-packages schema rulegraph
@@ -16,10 +17,10 @@ run: .venv/installed ## the studies that config/config.yaml names, their results
 	@python -m ftsafety results $(STUDY)
 
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
-	@pytest -n auto --maxprocesses 4 --dist loadfile
+	@$(PYTEST)
 
 faults: .venv/installed ## make faults [QUICK=1]: kills, damaged files and the like, injected for real (docs/reliability.md)
-	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) pytest -n auto --maxprocesses 4 --dist loadfile -m fault
+	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) $(PYTEST) -m fault
 
 bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
