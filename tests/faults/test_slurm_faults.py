@@ -5,6 +5,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +118,20 @@ def test_what_is_killed_is_done_again(
 def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The library under which new files of results/ are seen late."""
     return compiled("late", tmp_path_factory)
+
+
+def test_the_library_hides_what_is_new_from_one_process(tmp_path: Path, late: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/new").write_text("x")
+    look = (
+        "import os, subprocess\n"
+        "print(os.path.exists('results/new'), subprocess.call(['test', '-e', 'results/new']))"
+    )
+    for seconds, seen in {"60": "False 0", "0": "True 0"}.items():
+        env = os.environ | {"LD_PRELOAD": str(late), "LATE_SECONDS": seconds}
+        command = [sys.executable, "-c", look]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == seen
 
 
 @pytest.mark.fault("outputs are seen up to 60 s late (NFS)", holds="no false failure, nothing done twice")

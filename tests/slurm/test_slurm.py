@@ -64,6 +64,9 @@ def test_the_doctor_knows_what_breaks(tmp_path: Path, cluster: Cluster) -> None:
         profile.write_text(text.replace(*change))
         assert profile.read_text() != text
         assert "FAIL  Slurm" in said() and found in said()
+    as_list = "default-resources:\n  - mem_mb=4000\n  - slurm_partition=main,nowhere\n  # site"
+    profile.write_text(text.replace("default-resources:\n  mem_mb: 4000\n  runtime: 60", as_list))
+    assert "there is no partition 'nowhere'" in said()
     profile.write_text(text)
     cluster.stop_controller()
     assert "FAIL  Slurm      its controller does not answer" in said()

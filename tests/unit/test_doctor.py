@@ -71,6 +71,13 @@ def test_zero_needs_a_compiler_and_no_build_that_was_cut_off(
     assert code == 1 and f"mend: rm {lock}" in said
 
 
+def test_results_that_cannot_be_written(project: Path, doctor: Callable[..., tuple[int, str]]) -> None:
+    shutil.rmtree(project / "results")
+    (project / "results").symlink_to("/sys/kernel")  # where not even root can make a file
+    code, said = doctor()
+    assert code == 1 and "FAIL  disk" in said and "results cannot be written" in said
+
+
 def test_gpus_that_torch_cannot_use(project: Path, doctor: Callable[..., tuple[int, str]]) -> None:
     tool = project / "bin/nvidia-smi"
     tool.parent.mkdir()
