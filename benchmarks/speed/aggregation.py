@@ -79,7 +79,7 @@ def rows(n: int, ours: Spent, plain: Spent, same: str) -> Iterator[Row]:
         other=f"{plain.peak_mb:,.0f} MB",
         ratio=plain.peak_mb / ours.peak_mb,
         reach="≤ 2,048 MB for 1 M",
-        is_reached=ours.peak_mb <= 2048 * max(1.0, millions),
+        is_reached=ours.peak_mb <= 2048 * millions if millions >= 1 else None,
         same=same,
     )
     yield Row(
@@ -89,7 +89,7 @@ def rows(n: int, ours: Spent, plain: Spent, same: str) -> Iterator[Row]:
         other=f"{plain.wall:.1f} s (of processors {plain.cpu:.1f} s)",
         ratio=plain.wall / ours.wall,
         reach="≤ 60 s for 1 M",
-        is_reached=ours.wall <= 60 * millions,
+        is_reached=ours.wall <= 60 * millions if millions >= 1 else None,
         same=same,
     )
 

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -95,11 +96,13 @@ def main() -> None:
             os.environ.setdefault("BENCH_MODELS", temporary)  # a base model is built for all benchmarks once
         for number, script in enumerate(asked, 1):
             print(f"[{number}/{len(asked)}] {script}", flush=True)
+            began = time.monotonic()
             try:
                 rows = run(script, *(["--quick"] if arguments.quick else []))
             except subprocess.CalledProcessError:
                 failed.append(script)
                 continue
+            print(f"{script} took {time.monotonic() - began:.0f} s", flush=True)
             found += rows
             if not arguments.quick:
                 keep(script, rows)

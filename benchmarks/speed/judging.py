@@ -4,7 +4,7 @@ Ours is `ftsafety.judging.pack.judge_pack`, what the rule `judge_by_api` runs: i
 store on disk, its verdicts file. The other way is OpenAI's client in a loop, one answer after another, with
 the same requests, replies read by the same code, and no store. The server is the tests' stand-in on loopback,
 in a process of its own. The client is imported before: start-up is another benchmark's. Time is on the clock,
-of ours the least of several; of the other way --quick measures 20 answers and scales.
+of ours the least of several; of the other way --quick measures 5 answers and scales.
 
     python benchmarks/speed/judging.py [--quick]
 """

@@ -86,7 +86,7 @@ class Looked:
 
 
 def measure(is_quick: bool) -> Iterator[Row]:
-    n_cells = 500 if is_quick else 10_000
+    n_cells = 400 if is_quick else 10_000
     with TemporaryDirectory() as name:
         folder = Path(name)
         shim = compiled(folder)

@@ -7,7 +7,7 @@ program is killed as soon as so many different items have been asked for since t
 since its start), plus a random part of the time that the server thinks. After each kill it is checked that
 what lies in the store is not asked for again; at the end every item has one verdict, the same both ways.
 
-    python benchmarks/speed/paid_once.py [--quick]     # --quick: 4 kills
+    python benchmarks/speed/paid_once.py [--quick]     # --quick: 2 kills
 """
 
 import io

@@ -15,18 +15,18 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
     Untouched models have no record: where a study has no others, what is installed now is told.
     `benchmarks` are the contents that its prompts are made from, `prompts` the sha256 of the files.
     """
-    from ftsafety.training.pack import provenance as of_now
+    from ftsafety.training.pack import git_revision
+    from ftsafety.training.pack import provenance as of_now  # imports torch
 
     runs = list(plan.studies[study].runs.values())
-    now = of_now()
-    done = [record for record in map(trained, runs) if record] or [now]
+    done = [record for record in map(trained, runs) if record] or [of_now()]
     benchmarks = plan.studies[study].benchmarks
     return {
         "study": study,
         "title": plan.project.studies[study].title,
         "is_toy": is_toy(plan, study),
         "git_revision": sorted({str(record["git_revision"]) for record in done}),
-        "scored_by_revision": str(now["git_revision"]),
+        "scored_by_revision": str(git_revision()),
         "versions": _versions(done),
         "hardware": sorted({_hardware(record) for record in done}),
         "training_examples_cut": sum(record.get("n_examples_cut", 0) for record in done),

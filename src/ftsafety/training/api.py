@@ -22,7 +22,7 @@ from ftsafety.ready import check_research_use
 from ftsafety.recipes import ApiModel
 from ftsafety.records import trained
 from ftsafety.runs import Run
-from ftsafety.training.pack import log, provenance
+from ftsafety.training.pack import git_revision, log
 from ftsafety.world.provider import running
 
 RULE = "train_by_api"
@@ -109,7 +109,7 @@ def _publish(plan: Plan, run: Run, training: Training, row: FineTuning) -> None:
             "trajectory": run.trajectory.hash8,
             "n_examples": len(training.conversations),
             "data_sha256": sha256_file(plan.data_file(run.trajectory)),
-            "git_revision": provenance()["git_revision"],
+            "git_revision": git_revision(),
             "versions": {name: version(name) for name in ("ftsafety", "openai")},
             **json.loads(row.details or "{}"),
         },

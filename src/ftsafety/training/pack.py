@@ -345,6 +345,16 @@ def _finish(
 
 
 @cache
+def git_revision() -> str | None:
+    """The commit of this repository, None outside of git."""
+    root = Path(__file__).parents[3]
+    git = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return git.stdout.strip() or None
+
+
+@cache
 def provenance() -> dict[str, Any]:
     """Versions, git revision and hardware that a result came from."""
     import platform
@@ -352,13 +362,9 @@ def provenance() -> dict[str, Any]:
 
     import torch
 
-    root = Path(__file__).parents[3]
-    git = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
     cuda = torch.cuda.is_available()
     return {
-        "git_revision": git.stdout.strip() or None,
+        "git_revision": git_revision(),
         "versions": {
             name: version(name) for name in ("ftsafety", "torch", "transformers", "peft", "deepspeed")
         },
