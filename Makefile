@@ -19,8 +19,8 @@ run: .venv/installed ## the studies that config/config.yaml names, their results
 test: .venv/installed ## all tests; those that need Slurm, root or Chromium say so where they are skipped
 	@$(PYTEST)
 
-faults: .venv/installed ## make faults [QUICK=1]: kills, damaged files and the like, injected for real (docs/reliability.md)
-	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) $(PYTEST) -m fault
+faults: .venv/installed ## make faults [QUICK=1 TESTS=…]: kills, damaged files and the like, injected for real (docs/reliability.md)
+	@$(if $(QUICK),,FAULTS=all FAULTS_PAGE=docs/reliability.md) $(PYTEST) -m fault $(TESTS)
 
 bench: .venv/installed ## make bench [QUICK=1]: every benchmark of speed, against another way of doing the same
 	@$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'

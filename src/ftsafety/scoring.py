@@ -65,9 +65,16 @@ class Benchmark:
         return {category: self.sampling.part(chosen) for category, chosen in self.selections.items()}
 
     @cached_property
-    def samples(self) -> list[int]:
-        """The number of each among the samples of its prompt, from 1."""
-        return [int(n) + 1 for n in pd.Series(self.prompts).groupby(self.prompts).cumcount()]
+    def columns(self) -> dict[str, pa.Array]:
+        """What `verdicts.parquet` says of prompts; `sample` numbers the samples of one, from 1."""
+        samples = pd.Series(self.prompts).groupby(self.prompts).cumcount() + 1
+        return {
+            "prompt_id": pa.array(self.prompt_ids),
+            "prompt": pa.array(self.prompts),
+            "sample": pa.array(samples),
+            "category": pa.array(self.categories),
+            "cluster": pa.array(self.clusters),
+        }
 
     @cached_property
     def selections(self) -> dict[str, NDArray[np.intp]]:
@@ -257,25 +264,24 @@ class Scorer:
         values = [headline_values(verdicts, benchmark.kind) for verdicts in read if verdicts is not None]
         return np.array(values).reshape(len(values), len(benchmark.prompt_ids))
 
-    def verdict_rows(self) -> Iterator[pd.DataFrame]:
+    def verdict_rows(self) -> Iterator[pa.Table]:
         """Verdicts of one run on one benchmark by one judge, without texts: `study_tables.VERDICTS`."""
         runs = self.study.runs
         for (run, exam, judge), grades in self.verdicts.items():
             benchmark = self.benchmarks[exam.benchmark]
-            what = {
+            same = {
                 "run": run,
                 "benchmark": benchmark.name,
                 "kind": benchmark.kind,
                 "test_template": asked_under(runs[run], exam),
                 "judge": judge,
-                "prompt_id": benchmark.prompt_ids,
-                "prompt": benchmark.prompts,
-                "sample": benchmark.samples,
-                "category": benchmark.categories,
-                "cluster": benchmark.clusters,
-                "headline": headline_values(grades, benchmark.kind),
             }
-            yield pd.DataFrame(what | {name: grades[name] for name in GRADES})
+            values = {name: grades[name] for name in GRADES}
+            values["headline"] = headline_values(grades, benchmark.kind)
+            columns = {name: pa.repeat(value, len(benchmark.prompt_ids)) for name, value in same.items()}
+            columns |= benchmark.columns
+            columns |= {name: pa.array(column, from_pandas=True) for name, column in values.items()}
+            yield pa.table(columns, schema=VERDICTS)
 
     def write_verdicts(self, file: Path) -> None:
         """All `verdict_rows`, in row groups, so that they are never in memory together."""
@@ -283,20 +289,20 @@ class Scorer:
             unfinished = Path(temporary) / file.name
             with pq.ParquetWriter(unfinished, VERDICTS) as writer:
                 for rows in _put_together(self.verdict_rows(), ROW_GROUP):
-                    writer.write_table(pa.Table.from_pandas(rows, schema=VERDICTS, preserve_index=False))
+                    writer.write_table(rows)
             unfinished.replace(file)
 
 
-def _put_together(parts: Iterable[pd.DataFrame], n_rows: int) -> Iterator[pd.DataFrame]:
-    """Frames of at least `n_rows`, but for the last."""
-    held: list[pd.DataFrame] = []
+def _put_together(parts: Iterable[pa.Table], n_rows: int) -> Iterator[pa.Table]:
+    """Tables of at least `n_rows`, but for the last."""
+    held: list[pa.Table] = []
     for part in parts:
         held.append(part)
         if sum(map(len, held)) >= n_rows:
-            yield pd.concat(held)
+            yield pa.concat_tables(held)
             held = []
     if held:
-        yield pd.concat(held)
+        yield pa.concat_tables(held)
 
 
 def asked_under(run: Run, exam: Exam) -> str:

@@ -1,7 +1,7 @@
 """A pytest plugin for the fault suite: a test injects one kind of fault for real, and says how often.
 
     make faults QUICK=1      # less of each, as in `make test`
-    make faults              # all cases; writes the table into docs/reliability.md
+    make faults              # all cases; puts their rows into the table of docs/reliability.md
 
 `@pytest.mark.fault("kill -9 of training", holds="resumes with the same weights")` names a row of the table; a
 test is one case unless it calls `count(n)`.
@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from ftsafety.plan import Plan, load_plan
 
 IS_FULL = os.environ.get("FAULTS") == "all"
 MARK = "<!-- make faults -->\n"
+HEAD = ("| fault | holds | cases | survived | lost | on |", "|---|---|---|---|---|---|")
 
 #: Calls in flight of the judge behind an endpoint.
 CONCURRENCY = 4
@@ -102,13 +104,19 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not _holds:
         return
-    lines = ["| fault | holds | cases | survived | lost |", "|---|---|---|---|---|"]
+    rows = {}
     for name, holds in _holds.items():
         survived, lost = _survived[name], _lost[name]
-        lines.append(f"| {name} | {holds} | {survived + lost:,} | {survived:,} | {lost} |")
+        rows[name] = f"| {name} | {holds} | {survived + lost:,} | {survived:,} | {lost} | {date.today()} |"
     terminalreporter.section("faults")
-    for line in lines:
+    for line in [*HEAD, *rows.values()]:
         terminalreporter.write_line(line)
     if page := os.environ.get("FAULTS_PAGE"):
-        text = Path(page).read_text().partition(MARK)[0]
-        Path(page).write_text(f"{text}{MARK}\n" + "\n".join(lines) + "\n")
+        put_rows(Path(page), rows)
+
+
+def put_rows(page: Path, rows: dict[str, str]) -> None:
+    """Put the rows of faults into the table at the page's end; those of faults that are not named stay."""
+    text, _, table = page.read_text().partition(MARK)
+    kept = {line.split(" | ")[0].removeprefix("| "): line for line in table.split("\n")[3:-1]}
+    page.write_text(f"{text}{MARK}\n" + "\n".join([*HEAD, *(kept | rows).values()]) + "\n")

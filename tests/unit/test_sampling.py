@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import edit, plan_study
@@ -143,7 +143,7 @@ def test_samples_are_answered_judged_and_counted_as_one_prompt_s(sampled: Plan) 
     (pack,) = sampled.packs.values()
     answer_pack(sampled, pack)
     judge_pack(sampled, pack)
-    rows = pd.concat(Scorer(sampled, "t").verdict_rows())
+    rows = pa.concat_tables(Scorer(sampled, "t").verdict_rows()).to_pandas()
     often = rows[rows["benchmark"] == "often"]
     assert list(often["prompt"]) == [name for name in ("bafin", "corgor", "dilnop") for _ in range(4)]
     assert list(often["sample"]) == [1, 2, 3, 4] * 3

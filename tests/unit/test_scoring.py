@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from conftest import REPOSITORY, edit
 from pyarrow.parquet import ParquetFile
@@ -218,7 +219,8 @@ def test_verdicts_are_written_in_row_groups_and_read_as_one_table(
     scorer, file = Scorer(plan, "t"), tmp_path / "verdicts.parquet"
     scorer.write_verdicts(file)
     parts = list(scorer.verdict_rows())
-    expected = pd.concat(parts, ignore_index=True)[VERDICTS.names]
+    expected = pa.concat_tables(parts).to_pandas()
+    assert list(expected) == VERDICTS.names
     pd.testing.assert_frame_equal(pd.read_parquet(file), expected)
     assert len(expected) == sum(map(len, parts)) == 4 * len(parts)
     groups = {1: len(parts), 10: -(-len(parts) // 3), 1000: 1}  # each part has 4 rows
