@@ -210,9 +210,12 @@ def _run(arguments: argparse.Namespace) -> None:
             print(precision_table(plan, study, pilot, arguments.points))
         elif arguments.command == "results":
             print(overview.results_table(study))
+        elif arguments.command == "status":
+            from ftsafety.workflow import plan_of_call
+
+            print(overview.status_table(plan_of_call(project, study), study))
         else:
-            tables = {"plan": overview.plan_table, "status": overview.status_table}
-            print(tables[arguments.command](plan, study))
+            print(overview.plan_table(plan, study))
 
 
 def _parity(plan: Plan, world: Literal["real", "embedded"] | None) -> None:

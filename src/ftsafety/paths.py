@@ -12,6 +12,7 @@ results/models/embedded-provider/                        jobs and models of the 
 results/audits/<study>.yaml                              which model `make audit` asks, and against which
 results/studies/<study>/                                 what a person looks at
 results/annotations/<study>/                             sheets and forms for people, and what they said
+results/logs/call.json                                   the studies of the last call of Snakemake
 results/judges/<judge>/                                  a frozen set of answers, and how it was judged again
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"
 SCRATCH = RESULTS / "scratch"
+CALL = RESULTS / "logs" / "call.json"
 REPLIES = RESULTS / "api" / "replies.sqlite"
 ANNOTATIONS = RESULTS / "annotations"
 

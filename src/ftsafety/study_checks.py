@@ -458,15 +458,15 @@ def known(name: str, names: Collection[str], file: str, field: str, catalogue: s
     """`before` is a mend that comes first."""
     if name in names:
         return
-    close = difflib.get_close_matches(name, names, n=1)
     mend = f"{before}. " if before else ""
-    mend += f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(
-        f"unknown name {name!r}",
-        file=file,
-        field=field,
-        mend=f"{mend}The names in {catalogue} are {', '.join(sorted(names))}",
-    )
+    mend += f"{did_you_mean(name, names)}The names in {catalogue} are {', '.join(sorted(names))}"
+    raise UserError(f"unknown name {name!r}", file=file, field=field, mend=mend)
+
+
+def did_you_mean(name: str, names: Collection[str]) -> str:
+    """A question, with a space behind it, where one of the names is close."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def check_unique(given: list[Any], file: str, field: str) -> None:

@@ -4,23 +4,28 @@ Digests are parameters and so a reason to rerun: of what a job makes its files f
 before the verdicts is written (trainer, generation and judges carry explicit versions instead).
 """
 
+import io
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ftsafety import paths
 from ftsafety.answers import answers_identity
+from ftsafety.checks import RULES
+from ftsafety.config import Project
 from ftsafety.errors import UserError
-from ftsafety.files import digest
+from ftsafety.files import digest, read_json_if_whole, write_json
 from ftsafety.inputs import check_inputs
 from ftsafety.judging.pack import judge_identity, judges_by_rule, manifest, way
 from ftsafety.loading import load_project
 from ftsafety.plan import Pack, Plan, Work, load_plan
 from ftsafety.ready import check_pins, check_ready
 from ftsafety.recipes import Hardware, LocalModel
+from ftsafety.study_checks import did_you_mean
 from ftsafety.training.pack import missing_runs
 
 __all__ = ["judges_by_rule", "load_plan"]
@@ -112,15 +117,17 @@ def audits_pattern(plan: Plan) -> str:
     return "|".join(map(re.escape, plan.project.audited)) or "(?!)"
 
 
-def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) -> Plan:
+def plan_call(root: Path, settings: dict[str, Any], arguments: Sequence[str]) -> Plan:
     """The plan of the studies that a command line asks for, by name or by a file of theirs.
 
     None named: those of config.yaml; but the file of a pack asks for the first study that has this pack.
     Jobs that Snakemake starts elsewhere are told by FTSAFETY_STUDIES, since their command lines name files.
+    Raises UserError for a name that is none.
     """
     project = load_project(root, settings)
     if told := os.environ.get("FTSAFETY_STUDIES"):
         return Plan(project, told.split())
+    _check_names(project, arguments)
     parts = [Path(argument).parts for argument in arguments]
     if audits := {path[0] for path in parts if len(path) == 1} & project.audits.keys():
         refuse_unasked(min(audits))
@@ -132,6 +139,32 @@ def plan_call(root: Path, settings: dict[str, Any], arguments: Iterable[str]) ->
     solo = (Plan(project, [name]) for name in project.studies) if packs else ()
     of_packs = next((plan for plan in solo if packs <= plan.packs.keys()), None)
     return of_packs or Plan(project, map(project.asked, project.settings.studies))
+
+
+def _check_names(project: Project, arguments: Sequence[str]) -> None:
+    """Each target has to be a file or the name of a study or rule: Snakemake's own error names none."""
+    known = {*project.studies, *project.audits, *RULES}
+    unknown = {word for word in arguments if word not in known and not re.match("-|.*[/=]", word)}
+    if not unknown:
+        return
+    from snakemake.cli import get_argument_parser
+
+    with suppress(SystemExit), redirect_stderr(io.StringIO()):  # the call of another program
+        unknown &= set(get_argument_parser().parse_args(arguments).targets)
+        for name in sorted(unknown):
+            mend = f"{did_you_mean(name, project.studies)}The studies are {', '.join(project.studies)}"
+            raise UserError(f"no study is named {name!r}", mend=mend)
+
+
+def write_call(plan: Plan) -> None:
+    """Say which studies are planned together: packs depend on it, and `make status` looks for their jobs."""
+    write_json(paths.CALL, {"studies": list(plan.studies)})
+
+
+def plan_of_call(project: Project, study: str) -> Plan:
+    """The study with those that the last call of Snakemake planned beside it."""
+    called = (read_json_if_whole(paths.CALL) or {}).get("studies", [])
+    return Plan(project, called if study in called and project.studies.keys() >= {*called} else [study])
 
 
 def refuse_unasked(audit: str) -> NoReturn:

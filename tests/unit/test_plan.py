@@ -230,7 +230,7 @@ def test_a_study_that_is_asked_alone_makes_nothing_for_another(root: Path) -> No
 
 
 def test_a_command_line_says_which_studies_are_planned(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "abc":
+    for name in ("a", "b", "c", "table"):
         add_study(root, name, {})
     settings = yaml.safe_load((root / "config/config.yaml").read_text()) | {"studies": ["c"]}
 
@@ -239,6 +239,10 @@ def test_a_command_line_says_which_studies_are_planned(root: Path, monkeypatch: 
 
     assert planned("-n") == ["c"] and planned("b", "a") == ["a", "b"]
     assert planned("--cores", "2", "results/studies/b/report.html") == ["b"]
+    assert planned("--forcerun", "train", "report", "--cores", "2", "--until", "b") == ["b"]
+    with pytest.raises(UserError, match="no study is named 'tabel'") as error:
+        planned("--cores", "2", "tabel")
+    assert "did you mean 'table'? The studies are" in str(error.value)
     add_preset_study(root, "p", preset="one", variants={"two": {}})
     settings |= {"preset": "two"}
     assert planned("p") == ["p-two"] and planned("results/studies/p/report.html") == ["p"]

@@ -18,6 +18,7 @@ from ftsafety.overview import plan_table, status_table
 from ftsafety.plan import Exam, Plan, load_plan
 from ftsafety.prepare import benchmark_prompts
 from ftsafety.states import run_states
+from ftsafety.workflow import write_call
 
 
 def ftsafety(folder: Path, *arguments: str) -> str:
@@ -145,6 +146,22 @@ def test_status_of_a_job_without_an_error(plan: Plan) -> None:
     log.parent.mkdir(parents=True)
     log.write_text("step 1\n")
     assert f"  cut off         train {pack}: step 1\n" in status_table(plan, "smoke")
+
+
+def test_status_finds_jobs_of_packs_that_two_studies_share(plan: Plan) -> None:
+    names = ["quickstart", "table1_demonstrations-embedded"]
+    together = Plan(plan.project, names)
+    alone = Plan(plan.project, names[:1])
+    pack = next(pack.id for pack in together.packs.values() if pack.studies == {*names})
+    assert pack not in alone.packs
+    log = paths.RESULTS / f"logs/train/{pack}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("step 1\n")
+    assert pack not in ftsafety(Path(), "status", names[0])
+    write_call(together)
+    assert f"  cut off         train {pack}: step 1\n" in ftsafety(Path(), "status", names[0])
+    write_call(alone)
+    assert pack not in ftsafety(Path(), "status", names[0])
 
 
 def test_plan_before_and_after(fresh: Path, smoke: Path) -> None:

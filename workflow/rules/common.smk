@@ -46,6 +46,7 @@ onstart:
             workflow.dag_settings.until,
             workflow.executor_plugin.name,
         )
+    ft.write_call(PLAN)
 
 
 wildcard_constraints:
