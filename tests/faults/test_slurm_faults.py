@@ -38,6 +38,13 @@ def training_log(folder: Path) -> str:
 
 # ------------------------------------------------------------------------------- a queue that ends jobs
 
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library under which it takes long to save a checkpoint."""
+    return compiled("slow", tmp_path_factory)
+
+
 #: How a queue ends a job: each warns it by SIGTERM.
 ENDS = ["preempted", "warned before the time limit", "cancelled", "preempted and queued again"]
 
@@ -47,13 +54,14 @@ ENDS = ["preempted", "warned before the time limit", "cancelled", "preempted and
     "SIGTERM with grace on Slurm", holds="saves, is queued again, resumes; same weights (sha256)"
 )
 def test_a_job_that_a_queue_ends_saves_and_resumes(
-    fresh_tiny: Path, tiny_study: Path, cluster: Cluster, case: int
+    fresh_tiny: Path, tiny_study: Path, cluster: Cluster, slow: Path, case: int
 ) -> None:
+    """Within the grace of a queue, of which a save takes some seconds."""
     end = ENDS[case % len(ENDS)]
     if end == "preempted and queued again":
         profile = fresh_tiny / "profiles/slurm/config.yaml"
         profile.write_text(profile.read_text().replace("no-requeue: true", "no-requeue: false"))
-    with running(fresh_tiny, cluster, SCORES) as process:
+    with running(fresh_tiny, cluster, SCORES, LD_PRELOAD=str(slow), SLOW_SECONDS="4") as process:
         wait_for("some epochs", lambda: "epoch 2/12" in training_log(fresh_tiny))
         time.sleep(random.Random(case).random())
         job: dict[str, str] = job_running(cluster, "train")()  # type: ignore[assignment]
@@ -65,7 +73,10 @@ def test_a_job_that_a_queue_ends_saves_and_resumes(
             cluster.run(
                 "sbatch", "-p", "urgent", "-w", job["node"], "--exclusive", "-o", "/dev/null", "--wrap=:"
             )
-        wait_for("a checkpoint", lambda: list(fresh_tiny.glob("results/scratch/*/step-*/complete.json")), 30)
+        checkpoint = "results/scratch/*/step-*/complete.json"
+        wait_for("a checkpoint", lambda: list(fresh_tiny.glob(checkpoint)), 30)
+        (written,) = fresh_tiny.glob(checkpoint)
+        assert written.parent.stat().st_ctime - written.stat().st_mtime > 3, "saving was quick"
         finished(process, fresh_tiny)
     assert re.search(r"resuming after step \d+\n", training_log(fresh_tiny))
     assert_same_results(fresh_tiny, tiny_study, "t")

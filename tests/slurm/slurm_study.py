@@ -97,12 +97,12 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = 120) -
 
 
 @contextmanager
-def running(folder: Path, cluster: Cluster, target: str) -> Iterator[subprocess.Popen[str]]:
-    """Snakemake in the background, in a process group of its own."""
+def running(folder: Path, cluster: Cluster, target: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """Snakemake in the background, in a process group of its own; its jobs have its environment."""
     process = subprocess.Popen(
         snakemake_command(target, profile="slurm"),
         cwd=folder,
-        env=cluster.env | python_path(folder, cluster.env),
+        env=cluster.env | python_path(folder, cluster.env) | env,
         stdout=(folder / "snakemake.out").open("w"),
         stderr=subprocess.STDOUT,
         text=True,

@@ -26,15 +26,14 @@ SECRETS = {
 FOUND = re.compile(rb"canary/(?:key|token)\+")
 
 
-def environments(program: str) -> Iterator[bytes]:
-    """What processes that run a program of ours were given."""
+def environments(program: str, folder: Path) -> Iterator[bytes]:
+    """What processes that run a program of ours in this folder were given."""
     for process in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if any(word.endswith(f"/{program}".encode()) for word in words):
+            is_ours = any(word.endswith(f"/{program}".encode()) for word in words)
+            if is_ours and (process / "cwd").resolve() == folder.resolve():
                 yield (process / "environ").read_bytes()
-        except OSError:  # it has ended
-            continue
 
 
 def given(processes: list[int]) -> Iterator[bytes]:
@@ -55,7 +54,7 @@ def judged_by_api(fresh_tiny: Path) -> Iterator[tuple[Path, ApiStandIn, list[byt
 
     def respond(body: Body) -> str:
         if not seen:
-            seen.extend(environments("judge.py"))
+            seen.extend(environments("judge.py", fresh_tiny))
         return "#thescore: 2"
 
     with ApiStandIn(respond, key=SECRETS["CANARY_KEY"]) as server:
@@ -81,7 +80,7 @@ def test_secrets_reach_whom_they_are_for_and_no_file(
         jobs: list[bytes] = []
         with running(folder, cluster, "t") as process:
             while process.poll() is None:
-                jobs += environments("finetune.py")
+                jobs += environments("finetune.py", folder)
                 jobs += [
                     environment for node in cluster.nodes for environment in given(cluster.processes(node))
                 ]
