@@ -5,7 +5,7 @@ catalogue. The other way is the loop of the paper's code: `model.generate` for o
 greedy, with the same limit of new tokens. Both have the same model, loaded and used once before, the same
 prompts and one thread; both put prompts into the chat template and turn tokens into text. Two models answer:
 the embedded world's as it is, which refuses in a few words, and fine-tuned on ten demonstrations, which talks
-longer. Times are of the processor, the least of several repetitions in turn.
+longer. Times are of the processor, the least of several repetitions in turn; --quick has every third prompt.
 
     python benchmarks/speed/answering.py [--quick]
 """
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ def measure(is_quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name, chdir(name):
         plan = trained_study(Path(name))
         setting = setting_of(plan)
+        if is_quick:
+            setting = replace(setting, prompts=setting.prompts[::3])
         for run in sorted(plan.studies[STUDY].runs.values(), key=lambda run: run.epochs):
             with fine_tuned(setting.model, run):
                 what = "fine-tuned" if run.epochs else "untouched"
