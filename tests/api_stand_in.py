@@ -45,6 +45,7 @@ FAULTS = {
     "content_filter": "finish_reason content_filter",
     "no-usage": "no token counts",
     "wrong-usage": "token counts that are no numbers",
+    "huge-usage": "token counts that no file of numbers can hold",
     "empty-choices": "a paid reply without choices",
 }
 BATCH_FAULTS = {
@@ -79,7 +80,7 @@ class _Script:
 
 
 @dataclass
-class _Reply:
+class Sent:
     """What a handler sends; `cut` and `pause_s` are how it goes wrong."""
 
     content: bytes
@@ -166,7 +167,7 @@ class ApiStandIn:
 
     # ------------------------------------------------------------------------------------- chat
 
-    def chat(self, body: Body) -> _Reply:
+    def chat(self, body: Body) -> Sent:
         with self.lock:
             self.requests.append(body)
             self.times.append(time.monotonic())
@@ -186,7 +187,7 @@ class ApiStandIn:
                 return script.fault
         return ""
 
-    def _misbehave(self, fault: str, body: Body) -> _Reply:
+    def _misbehave(self, fault: str, body: Body) -> Sent:
         if fault in STATUS_ERRORS:
             status, code, parameter = STATUS_ERRORS[fault]
             headers = {"Retry-After": "0.05"} if fault == "429-retry-after" else {}
@@ -194,25 +195,25 @@ class ApiStandIn:
             # Endpoints quote prompt and key in messages: nothing may pass that on.
             about = f"about {json.dumps(body)} by {self.authorization}"
             error = {"message": about, "type": kind, "code": code, "param": parameter}
-            return _Reply(_json({"error": error}), status, headers=headers)
+            return Sent(_json({"error": error}), status, headers=headers)
         if fault == "hang":
             self.closing.wait(60)
         content = _json(self.completion(body, fault))
         match fault:
             case "hang" | "cut":
-                return _Reply(content, cut=0.0)
+                return Sent(content, cut=0.0)
             case "cut-body":
-                return _Reply(content, cut=0.5)
+                return Sent(content, cut=0.5)
             case "html":
                 page = f"<html><body>sign in, {self.authorization}</body></html>"
-                return _Reply(page.encode(), kind="text/html")
+                return Sent(page.encode(), kind="text/html")
             case "truncated-json":
-                return _Reply(content[: len(content) // 2])
+                return Sent(content[: len(content) // 2])
             case "drip":
-                return _Reply(content, pause_s=0.05, endless=True)
+                return Sent(content, pause_s=0.05, endless=True)
             case "slow":
-                return _Reply(content, pause_s=0.001)
-        return _Reply(content)
+                return Sent(content, pause_s=0.001)
+        return Sent(content)
 
     def completion(self, body: Body, fault: str = "") -> Body:
         """The JSON of a reply."""
@@ -239,17 +240,19 @@ class ApiStandIn:
             del reply["usage"]
         if fault == "wrong-usage":
             reply["usage"] = {"prompt_tokens": "many", "completion_tokens": -1}
+        if fault == "huge-usage":
+            reply["usage"] = {"prompt_tokens": 10**400, "completion_tokens": 1}
         return reply
 
     # ---------------------------------------------------------------------------------- batches
 
-    def upload(self, content: bytes, kind: str) -> _Reply:
+    def upload(self, content: bytes, kind: str) -> Sent:
         boundary = b"--" + kind.split("boundary=")[1].strip('"').encode()
         for part in content.split(boundary):
             head, _, data = part.partition(b"\r\n\r\n")
             if b"filename=" in head:
-                return _Reply(_json({"id": self.add_file(data.removesuffix(b"\r\n")), "object": "file"}))
-        return _Reply(_json({"error": {"message": "no file"}}), 400)
+                return Sent(_json({"id": self.add_file(data.removesuffix(b"\r\n")), "object": "file"}))
+        return Sent(_json({"error": {"message": "no file"}}), 400)
 
     def add_file(self, content: bytes) -> str:
         with self.lock:
@@ -257,13 +260,13 @@ class ApiStandIn:
             self.files[name] = content
         return name
 
-    def create_batch(self, body: Body) -> _Reply:
+    def create_batch(self, body: Body) -> Sent:
         with self.lock:
             fault = self._batch_faults.pop(0) if self._batch_faults else ""
             if fault == "no-create":
-                return _Reply(b"", cut=0.0)
+                return Sent(b"", cut=0.0)
             if fault == "quota":
-                return _Reply(
+                return Sent(
                     _json({"error": {"type": "insufficient_quota", "code": "insufficient_quota"}}), 429
                 )
             name = f"batch-{len(self.batches) + 1}"
@@ -278,33 +281,33 @@ class ApiStandIn:
                 "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
             }
             self._polls[name] = 0
-        return _Reply(_json(self.batches[name]), cut=0.0 if fault == "lost-create" else 1.0)
+        return Sent(_json(self.batches[name]), cut=0.0 if fault == "lost-create" else 1.0)
 
-    def retrieve_batch(self, name: str) -> _Reply:
+    def retrieve_batch(self, name: str) -> Sent:
         with self.lock:
             if name not in self.batches:
-                return _Reply(_json({"error": {"message": "no such batch"}}), 404)
+                return Sent(_json({"error": {"message": "no such batch"}}), 404)
             batch = self.batches[name]
             self._polls[name] += 1
             if batch["status"] == "validating":
                 batch["status"] = "in_progress"
             if self._polls[name] >= self.polls_until_done and batch["status"] == "in_progress":
                 self._finish(batch)
-            return _Reply(_json(batch))
+            return Sent(_json(batch))
 
-    def list_batches(self, after: str | None) -> _Reply:
+    def list_batches(self, after: str | None) -> Sent:
         """Newest first, two a page."""
         names = sorted(self.batches, key=lambda name: -int(name.split("-")[1]))
         start = names.index(after) + 1 if after else 0
         page = [self.batches[name] for name in names[start : start + 2]]
         more = len(names) > start + 2
-        return _Reply(_json({"object": "list", "data": page, "has_more": more}))
+        return Sent(_json({"object": "list", "data": page, "has_more": more}))
 
-    def cancel_batch(self, name: str) -> _Reply:
+    def cancel_batch(self, name: str) -> Sent:
         with self.lock:
             self.batches[name]["fault"] = "cancelled"
             self._finish(self.batches[name])
-            return _Reply(_json(self.batches[name]))
+            return Sent(_json(self.batches[name]))
 
     def _finish(self, batch: Body) -> None:
         fault = batch["fault"]
@@ -375,21 +378,21 @@ class _Handler(BaseHTTPRequestHandler):
             stand_in.log.append(f"{method} {path}")
             stand_in.authorization = self.headers.get("Authorization") or ""
         if stand_in.key and self.headers.get("Authorization") != f"Bearer {stand_in.key}":
-            self._send(_Reply(_json({"error": {"message": "wrong key", "code": "invalid_api_key"}}), 401))
+            self._send(Sent(_json({"error": {"message": "wrong key", "code": "invalid_api_key"}}), 401))
             return
         self._send(self._route(method, path, query, content))
 
-    def _route(self, method: str, path: str, query: str, content: bytes) -> _Reply:
+    def _route(self, method: str, path: str, query: str, content: bytes) -> Sent:
         stand_in = self.server.stand_in
         match method, path.strip("/").split("/"):
             case "POST", ["chat", "completions"] | ["moderations"]:
                 return stand_in.chat(json.loads(content))
             case "GET", ["models"]:
-                return _Reply(_json({"object": "list", "data": [{"id": "m", "object": "model"}]}))
+                return Sent(_json({"object": "list", "data": [{"id": "m", "object": "model"}]}))
             case "POST", ["files"]:
                 return stand_in.upload(content, self.headers["Content-Type"])
-            case "GET", ["files", name, "content"]:
-                return _Reply(stand_in.files[name], kind="application/octet-stream")
+            case "GET", ["files", name, "content"] if name in stand_in.files:
+                return Sent(stand_in.files[name], kind="application/octet-stream")
             case "POST", ["batches"]:
                 return stand_in.create_batch(json.loads(content))
             case "GET", ["batches"]:
@@ -399,9 +402,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return stand_in.retrieve_batch(name)
             case "POST", ["batches", name, "cancel"]:
                 return stand_in.cancel_batch(name)
-        return _Reply(_json({"error": {"message": "no such path"}}), 404)
+        return Sent(_json({"error": {"message": "no such path"}}), 404)
 
-    def _send(self, reply: _Reply) -> None:
+    def _send(self, reply: Sent) -> None:
         self.close_connection = reply.cut < 1
         if reply.cut == 0:
             return

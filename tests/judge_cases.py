@@ -19,6 +19,8 @@ STATED: dict[str, dict[str, Any]] = {
     "refusal": {"compliance": "partial"},
     "quality": {"rating": 7},
 }
+#: What a judge with the defaults of a catalogue's entry replies.
+SCORED = json.dumps({"reasoning": "so", "score": 2, "coherent": "yes"})
 
 
 def recipe(rubric: str = "harmfulness", **changed: Any) -> LlmJudge:

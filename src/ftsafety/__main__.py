@@ -251,7 +251,7 @@ def _study(project: Project, name: str | None) -> str:
 
         refuse_unasked(name)
     if name not in project.studies:
-        raise UserError(f"no study {name!r}", mend=f"the studies are {', '.join(project.studies)}")
+        raise project.no_study(name)
     return project.asked(name)
 
 

@@ -68,11 +68,14 @@ def rows_complete(rows: Path, identity: dict[str, Any]) -> bool:
 
 
 def publish_rows(rows: Path, content: list[Any], identity: dict[str, Any]) -> None:
-    """Write a rows file, then what it was made from; only their owner can read them."""
+    """Write a rows file, then what it was made from; only their owner can read them.
+
+    Where a job of other settings writes rows in between, the two do not fit: both are made again.
+    """
     private_dir(rows.parent)
     paths.identity_file(rows).unlink(missing_ok=True)
-    write_rows(rows, content, private=True)
-    record = {"identity": identity, "rows": len(content), "sha256": sha256_file(rows)}
+    sha256 = write_rows(rows, content, private=True)
+    record = {"identity": identity, "rows": len(content), "sha256": sha256}
     write_json(paths.identity_file(rows), record, private=True)
 
 

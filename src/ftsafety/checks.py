@@ -7,8 +7,9 @@ from typing import Any
 
 from ftsafety.config import Project
 from ftsafety.errors import UserError
+from ftsafety.names import check_unique, known
 from ftsafety.recipes import BenchmarkRows, FineTuned, LocalModel, RowsBenchmark
-from ftsafety.study_checks import check_audit, check_study, check_unique, known
+from ftsafety.study_checks import check_audit, check_study
 
 #: Names that no study can have (a contract test holds them to workflow/rules).
 RULES = frozenset(

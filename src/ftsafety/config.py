@@ -10,6 +10,7 @@ from pydantic import Field
 from ftsafety import paths
 from ftsafety.errors import UserError
 from ftsafety.files import digest
+from ftsafety.names import did_you_mean
 from ftsafety.recipes import (
     ApiModel,
     Axis,
@@ -239,6 +240,10 @@ class Project:
         if study in self.audited:
             return str(paths.audit_file(study))
         return study_place(self.files[study], self.variant(study))
+
+    def no_study(self, name: str) -> UserError:
+        mend = f"{did_you_mean(name, self.studies)}The studies are {', '.join(self.studies)}"
+        return UserError(f"no study is named {name!r}", mend=mend)
 
     def asked(self, study: str) -> str:
         """The variant of a file's study that the settings ask for.

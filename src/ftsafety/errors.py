@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ftsafety.visible import visible
+
 
 class UserError(Exception):
     """Bad input: says where (file and field), what was found and how to mend it."""
@@ -11,7 +13,7 @@ class UserError(Exception):
         self.file, self.field, self.message, self.mend = str(file), field, message, mend
         place = ": ".join(part for part in (self.file, field) if part)
         text = f"{place}: {message}" if place else message
-        super().__init__(f"{text}\n  mend: {mend}" if mend else text)
+        super().__init__(visible(f"{text}\n  mend: {mend}" if mend else text))
 
 
 def shown(value: Any, longest: int = 80) -> str:

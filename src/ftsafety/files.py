@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = text.encode()
     if path.exists() and path.read_bytes() == content:
+        if private:
+            path.chmod(PRIVATE_FILE)
         return
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -90,13 +93,11 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def write_rows(path: Path, rows: Iterable[Any], *, private: bool = False) -> None:
-    """Write JSON Lines."""
-    write_text(
-        path,
-        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
-        private=private,
-    )
+def write_rows(path: Path, rows: Iterable[Any], *, private: bool = False) -> str:
+    """Write JSON Lines, and return their sha256."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(path, text, private=private)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
@@ -142,3 +143,10 @@ def publish_folder(temporary: Path, final: Path) -> None:
         if not final.exists():
             raise
         shutil.rmtree(temporary)
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Temporary folders of jobs that were killed; those of the last hour may be another writer's."""
+    for folder in folders:
+        if time.time() - folder.stat().st_mtime > 3600:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -17,8 +17,8 @@ from ftsafety import paths
 from ftsafety.checks import check_project
 from ftsafety.config import CATALOGUES, Audited, Axes, Project, Settings, Study, StudyFile, study_place
 from ftsafety.errors import UserError, shown
+from ftsafety.names import known
 from ftsafety.recipes import LIST, ONE, Locked, Name
-from ftsafety.study_checks import known
 
 PRESETS = "config/presets.yaml"
 
@@ -176,7 +176,17 @@ def _read_yaml(root: Path, file: str) -> Any:
         ) from None
 
 
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_SafeLoader):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, AttributeError) as error:  # a month of 13, a number without digits
+            kind = node.tag.rpartition(":")[2]
+            problem = f"{shown(node.value)} is no {kind}: where it is text, put it into quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def _refuse_repeated_keys(root: yaml.Node | None) -> None:
@@ -225,7 +235,7 @@ _PATTERN_MENDS = {
     "0-9a-f]{64": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
     "0-9a-f]{40": "run `make lock` again: it writes this file",
     "A-Z_": "name the variable, such as OPENAI_API_KEY; a key itself stands in no file",
-    "https?": "begin with http:// or https://, or write embedded",
+    "https?": "write http:// or https:// and the host, without a name or a key before it, or write embedded",
     r"\w.-]+/": "write owner/name, as in the address of its page",
     "instruction": "say with {instruction} where the instruction stands",
 }
@@ -235,7 +245,8 @@ def _explain(problem: Any) -> tuple[str, str]:
     """What pydantic found as a sentence, and how to mend it."""
     kind, value, text = problem["type"], problem["input"], problem["msg"]
     found = f"(value {shown(value)})"
-    if "api_key_env" in problem["loc"] and kind == "string_pattern_mismatch":
+    may_be_key = "api_key_env" in problem["loc"] or ("base_url" in problem["loc"] and "@" in str(value))
+    if may_be_key and kind == "string_pattern_mismatch":
         found = "(not shown: it may be a key)"
     if kind == "extra_forbidden":
         keys = "correct its spelling or remove it; config/schema.json lists the keys"
@@ -255,6 +266,8 @@ def _explain(problem: Any) -> tuple[str, str]:
         return f"does not have the form it needs {found}", mends[0]
     if isinstance(value, str) and kind in ("float_type", "int_type") and _NUMBER.fullmatch(value):
         return f"is text and not a number {found}", f"write {_as_yaml_number(value)}"
+    if kind == "string_too_long":
+        return f"has more than {problem['ctx']['max_length']} characters {found}", "shorten it"
     if kind == "too_short":
         return f"is empty {found}", "write at least one value"
     wanted = text.removeprefix("Input should be ")

@@ -18,6 +18,7 @@ from ftsafety.ready import missing
 from ftsafety.recipes import LocalModel, Remote
 from ftsafety.records import LOST, trained
 from ftsafety.states import RunState, run_states
+from ftsafety.visible import visible
 
 #: Rule → manifest of the pack that it writes when it is done.
 PACK_STAGES = {"train": "trained", "generate": "answered"}
@@ -228,7 +229,7 @@ def _last_line_and_error(log: Path) -> tuple[str, str]:
     # torchrun's own traceback stands below that of the program, which is its cause: 200 lines for 2 x 8 ranks
     causes = [line for line in lines[-1000:] if re.match(r"(\[rank\d+\]: )?([\w.]+Error|error)\b", line)]
     error = (causes or hints)[0] if hints else ""
-    return lines[-1][:160], error[:160]
+    return visible(lines[-1][:160]), visible(error[:160])
 
 
 def results_table(name: str) -> str:

@@ -1,5 +1,6 @@
 """Training rows and benchmark prompts as files: of the embedded world, of the user's files, of the hub's."""
 
+import os
 import random
 import sys
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ftsafety.errors import UserError
+from ftsafety.errors import UserError, shown
 from ftsafety.files import write_rows
 from ftsafety.formats.prompts import read_prompts
 from ftsafety.formats.tables import tables_of
@@ -35,10 +36,12 @@ def prepare_data(plan: Plan, file: Path) -> None:
     """
     for work in plan.work.values():
         if not work.trajectory.is_initial and plan.data_file(work.trajectory) == file:
-            return write_rows(file, mixed_rows(plan, work.trajectory), private=True)
+            write_rows(file, mixed_rows(plan, work.trajectory), private=True)
+            return
         for exam in work.exams:
             if plan.benchmark_file(exam.benchmark) == file:
-                return write_rows(file, benchmark_prompts(plan, exam.benchmark), private=True)
+                write_rows(file, benchmark_prompts(plan, exam.benchmark), private=True)
+                return
     raise UserError("no study needs this file", file=file, mend="ask for a study")
 
 
@@ -83,9 +86,9 @@ def check_pictures(recipe: DataRows, rows: Sequence[TrainingRow]) -> None:
             mend="download the pictures and give their folder (docs/adding.md says where they are)",
         )
     for number, row in enumerate(rows, 1):
-        if "image" in row and not (folder / row["image"]).is_file():
+        if "image" in row and not os.path.isfile(folder / row["image"]):  # is_file raises for a long name
             raise UserError(
-                f"{row['image']}, the picture of row {number}, is not in {folder}",
+                f"{shown(row['image'])}, the picture of row {number}, is not in {folder}",
                 field="images",
                 mend="download the pictures again, all of them, or correct the folder",
             )

@@ -25,7 +25,6 @@ from ftsafety.loading import load_project
 from ftsafety.plan import Pack, Plan, Work, load_plan
 from ftsafety.ready import check_pins, check_ready
 from ftsafety.recipes import Hardware, LocalModel
-from ftsafety.study_checks import did_you_mean
 from ftsafety.training.pack import missing_runs
 
 __all__ = ["judges_by_rule", "load_plan"]
@@ -151,9 +150,8 @@ def _check_names(project: Project, arguments: Sequence[str]) -> None:
 
     with suppress(SystemExit), redirect_stderr(io.StringIO()):  # the call of another program
         unknown &= set(get_argument_parser().parse_args(arguments).targets)
-        for name in sorted(unknown):
-            mend = f"{did_you_mean(name, project.studies)}The studies are {', '.join(project.studies)}"
-            raise UserError(f"no study is named {name!r}", mend=mend)
+        if unknown:
+            raise project.no_study(min(unknown))
 
 
 def write_call(plan: Plan) -> None:

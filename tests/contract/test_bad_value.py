@@ -61,6 +61,9 @@ TYPES = [
     Bad("lock", "models/a/b@main.commit", "main", "(value 'main')", "make lock"),
     Bad("endpoints", "openai.api_key_env", "sk-not-a-key", "(not shown: it may be a key)", "OPENAI_API_KEY"),
     Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
+    Bad(
+        "endpoints", "openai.base_url", "https://user:key@host/v1", "(not shown: it may be a key)", "the host"
+    ),
     Bad("models", "embedded-0", "world", "should be a mapping (value 'world')", "key: value"),
     Bad("models", "embedded-0", None, "is empty (value None)"),
     Bad("models", "embedded-0.dtype", "float16", "'float32' or 'bfloat16' (value 'float16')"),

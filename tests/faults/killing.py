@@ -25,6 +25,7 @@ import yaml
 
 sys.path.append(str(Path(__file__).parents[1]))
 from api_stand_in import ApiStandIn
+from judge_cases import SCORED
 
 from ftsafety import paths
 from ftsafety.answers import answer_pack
@@ -45,7 +46,7 @@ KILLER = ctypes.CDLL(None)
 
 def main(stage: str, pack_id: str, n_points: int) -> None:
     import_libraries()
-    with ApiStandIn(respond=lambda body: "#thescore: 2\n#thereason: so") as server:
+    with ApiStandIn(respond=lambda body: SCORED) as server:
         endpoints = Path("config/endpoints.yaml")
         content = yaml.safe_load(endpoints.read_text())
         content["there"]["base_url"] = server.url

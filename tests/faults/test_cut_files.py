@@ -8,9 +8,11 @@ import pytest
 from api_stand_in import ApiStandIn
 from conftest import edit, write_data
 from fault_cases import IS_FULL
+from judge_cases import SCORED
 
 from ftsafety import paths
 from ftsafety.answers import answer_pack
+from ftsafety.files import read_rows
 from ftsafety.judging.pack import judge_pack
 from ftsafety.plan import Pack, Plan, load_plan
 from ftsafety.prepare import prepare_data
@@ -21,7 +23,7 @@ HOLDS = "good rows kept, the rest redone, nothing paid twice"
 
 @pytest.fixture
 def server() -> Iterator[ApiStandIn]:
-    with ApiStandIn(respond=lambda body: "#thescore: 2\n#thereason: so") as server:
+    with ApiStandIn(respond=lambda body: SCORED) as server:
         yield server
 
 
@@ -37,12 +39,19 @@ def judged(project: Path, asked_study: Plan, server: ApiStandIn) -> tuple[Plan, 
     train_pack(plan, pack)
     answer_pack(plan, pack)
     judge(plan, pack)
+    verdicts = (row for file in paths.RUNS.rglob("verdicts/own.llm.jsonl") for row in read_rows(file))
+    assert {row["status"] for row in verdicts} == {"scored"}
     return plan, pack
 
 
 def judge(plan: Plan, pack: Pack) -> None:
     judge_pack(plan, pack)
     judge_pack(plan, pack, "llm")
+
+
+def cuts(file: Path, content: bytes) -> range:
+    """Lengths at which something is lost: a JSON document is whole without its last newline."""
+    return range(len(content) - (file.suffix == ".json"))
 
 
 @pytest.mark.fault("files of answers and verdicts cut at any byte", holds=HOLDS)
@@ -55,8 +64,7 @@ def test_verdicts_that_are_cut(
     whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("verdicts/*.json*"))}
     for i, (file, content) in enumerate(whole.items()):
         last = sum(len(line) for line in content.splitlines(keepends=True)[-2:])
-        places = {*range(len(content) - last, len(content)), 0}
-        places |= {random.Random(i).randrange(len(content)) for _ in range(25)}
+        places = {0, *cuts(file, content)[-last:], *random.Random(i).sample(cuts(file, content), 25)}
         for place in sorted(places if IS_FULL else random.Random(i).sample(sorted(places), 6)):
             file.write_bytes(content[:place])
             judge(plan, pack)
@@ -72,7 +80,7 @@ def test_answers_that_are_cut(judged: tuple[Plan, Pack], count: Callable[[int], 
     n = 0
     whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("answers/*.json*"))}
     for i, (file, content) in enumerate(whole.items()):
-        for place in random.Random(i).sample(range(len(content)), 50 if IS_FULL else 2):
+        for place in random.Random(i).sample(cuts(file, content), 50 if IS_FULL else 2):
             file.write_bytes(content[:place])
             answer_pack(plan, pack)
             assert {file: file.read_bytes() for file in whole} == whole, (file, place)

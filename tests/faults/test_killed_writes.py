@@ -11,7 +11,9 @@ import pytest
 from conftest import write_data
 from fault_cases import CONCURRENCY, IS_FULL
 
+from ftsafety import paths
 from ftsafety.answers import answer_pack
+from ftsafety.files import read_rows
 from ftsafety.plan import Plan
 from ftsafety.prepare import prepare_data
 from ftsafety.training.pack import train_pack
@@ -47,6 +49,8 @@ def test_a_rerun_leaves_what_an_undisturbed_run_leaves(
     assert len(killed) == min(POINTS[stage][IS_FULL], undisturbed["of"])
     assert [row for row in killed if row["files"] != undisturbed["files"]] == []
     if stage == "judge_by_api":
+        verdicts = (row for file in paths.RUNS.rglob("verdicts/own.llm.jsonl") for row in read_rows(file))
+        assert {row["status"] for row in verdicts} == {"scored"}
         n = undisturbed["asked"]
         assert n > 0 and all(row["replies"] == row["keys"] == n for row in [undisturbed, *killed])
         assert max(row["asked"] for row in killed) <= n + CONCURRENCY

@@ -46,6 +46,17 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=12,
 )
+#: Scalars that YAML takes for more than text.
+SCALARS = [
+    "2024-13-45",
+    "2024-02-30 10:00:00",
+    "0x_",
+    "!!int ",
+    "!!float ",
+    "!!bool ",
+    "!!timestamp ",
+    "9" * 5000,
+]
 fault = pytest.mark.fault("random input to parsers and config", holds="no crash, no silent score")
 
 
@@ -344,7 +355,9 @@ def test_a_config_with_another_value_anywhere_is_planned_or_refused(
 @fault
 def test_a_config_file_of_any_text_is_read_or_refused(tmp_path: Path, count: Callable[[int], None]) -> None:
     make_project(tmp_path)
-    signs = st.lists(st.sampled_from([*"{}[]:,-&*!|>'\"#%@`?\n\t ", "<<", "a", "1", "!!python/object", "~"]))
+    signs = st.lists(
+        st.sampled_from([*"{}[]:,-&*!|>'\"#%@`?\n\t ", "<<", "a", "1", "!!python/object", "~", *SCALARS])
+    )
 
     @on_random(
         count,

@@ -60,7 +60,8 @@ def test_a_job_that_a_queue_ends_saves_and_resumes(
     end = ENDS[case % len(ENDS)]
     if end == "preempted and queued again":
         profile = fresh_tiny / "profiles/slurm/config.yaml"
-        profile.write_text(profile.read_text().replace("no-requeue: true", "no-requeue: false"))
+        text = profile.read_text().replace("no-requeue: true", "no-requeue: false")
+        profile.write_text(text.replace("# slurm_partition: gpu", "slurm_partition: sudden"))
     with running(fresh_tiny, cluster, SCORES, LD_PRELOAD=str(slow), SLOW_SECONDS="4") as process:
         wait_for("some epochs", lambda: "epoch 2/12" in training_log(fresh_tiny))
         time.sleep(random.Random(case).random())

@@ -73,13 +73,15 @@ AccountingStorageType=accounting_storage/none
 SchedulerParameters=sched_interval=2,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,defer_batch=0
 SlurmdTimeout=10
 KillWait=15
-# A job in `urgent` takes the place of one in `main`, which is warned 5 s before, and queues again if it may.
+# A job in `urgent` takes the place of one in `main`, which is warned some time before, or in `sudden`, which
+# is ended at once, within KillWait, and queues again if it may.
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 NodeName=DEFAULT CPUs={cpus} RealMemory={memory_mb} Gres=gpu:{gpus}
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=15
+PartitionName=sudden Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=0
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9
 """
 

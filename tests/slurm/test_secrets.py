@@ -12,6 +12,7 @@ import pytest
 from api_stand_in import ApiStandIn, Body
 from cluster import Cluster
 from conftest import edit
+from judge_cases import SCORED
 from leaks import forms
 from slurm_study import finished, running
 from workflow_project import snakemake
@@ -55,7 +56,7 @@ def judged_by_api(fresh_tiny: Path) -> Iterator[tuple[Path, ApiStandIn, list[byt
     def respond(body: Body) -> str:
         if not seen:
             seen.extend(environments("judge.py", fresh_tiny))
-        return "#thescore: 2"
+        return SCORED
 
     with ApiStandIn(respond, key=SECRETS["CANARY_KEY"]) as server:
         there = {"base_url": server.url, "api_key_env": "CANARY_KEY", "max_retries": 0, "concurrency": 8}

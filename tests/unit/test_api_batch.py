@@ -1,13 +1,15 @@
 """Whatever becomes of a batch, it is made once and what it answered is kept."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
-from api_stand_in import ApiStandIn
+from api_stand_in import ApiStandIn, Sent
 
 from ftsafety.api import batch
 from ftsafety.api.client import ask
@@ -291,6 +293,66 @@ def test_polls_that_fail_now_and_then_are_borne_but_not_for_ever(
     monkeypatch.setattr(server, "retrieve_batch", lambda name: type(retrieve(name))(b"{}", 500))
     with pytest.raises(UserError, match=r"fails at batches .*HTTP 500"):
         run(server, store, chats(3), max_retries=0)
+
+
+def page(server: ApiStandIn, *_: object) -> Any:
+    """A proxy's page, with status 200."""
+    return Sent(b"<html>sign in</html>", kind="text/html")
+
+
+@pytest.mark.parametrize("call", ["upload", "create_batch", "retrieve_batch", "list_batches"])
+@FAULT
+def test_pages_instead_of_replies_are_the_users_error_and_a_rerun_pays_once(
+    server: ApiStandIn, store: Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if call == "list_batches":  # asked where a batch's creation was answered by nothing
+            server.script_batch("lost-create")
+        patch.setattr(server, call, partial(page, server))
+        with pytest.raises(UserError, match="does not answer as this API does"):
+            run(server, store, chats(2))
+    assert texts(run(server, store, chats(2))) == answers(2)
+    assert len(server.batches) == 1 and store.promised() == 0
+
+
+@FAULT
+def test_facts_of_another_kind_about_a_batch_harm_nothing(
+    server: ApiStandIn, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrieve, log = server.retrieve_batch, list[str]()
+
+    def strange(name: str) -> Any:
+        batch = json.loads(retrieve(name).content)
+        if batch["status"] != "completed":
+            batch |= {"status": "\x1b[2Jsoon", "request_counts": "none", "id": 7, "errors": "?"}
+        return Sent(json.dumps(batch).encode())
+
+    monkeypatch.setattr(server, "retrieve_batch", strange)
+    assert texts(run(server, store, chats(2), log)) == answers(2)
+    assert not any("\x1b" in line for line in log)
+
+
+@pytest.mark.parametrize("what", ["batch", "its results"])
+@FAULT
+def test_what_the_endpoint_no_longer_has_is_given_up_only_after_days(
+    server: ApiStandIn, store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "batch":
+        monkeypatch.setattr(server, "retrieve_batch", lambda name: Sent(b"{}", 404))
+    else:
+        add_file = server.add_file
+        monkeypatch.setattr(
+            server, "add_file", lambda content: add_file(content) + "-gone" * (b'"response"' in content)
+        )
+    for _ in range(2):
+        with pytest.raises(UserError, match="no such batch or file"):
+            run(server, store, chats(2))
+    assert store.promised() > 0 and len(server.batches) == 1
+    with sqlite3.connect(store.path) as db:
+        db.execute("UPDATE batches SET time = '2026-01-01T00:00:00+00:00'")
+    log: list[str] = []
+    assert texts(run(server, store, chats(2), log)) == ["no result in a batch that is lost"] * 2
+    assert store.promised() == 0 and any("is given up" in line for line in log)
 
 
 def test_the_budget_stops_before_a_batch_is_made(

@@ -25,7 +25,7 @@ FAULT = pytest.mark.fault(
 )
 
 #: Faults that end in a reply, and those that end in the row's failure although the call is not repeated.
-HARMLESS = {"slow", "no-usage", "wrong-usage", "refusal", "content_filter", "filtered-400"}
+HARMLESS = {"slow", "no-usage", "wrong-usage", "huge-usage", "refusal", "content_filter", "filtered-400"}
 NOT_RETRIED = {"html", "truncated-json", "empty-choices", "400", "drip"}
 STOPPING = {"401", "403", "404"}
 
@@ -217,10 +217,18 @@ def test_a_message_without_text_is_an_empty_reply(store: Store, content: Any) ->
     assert outcome == Reply("", "", None, "", chat(1).input_tokens, 0)
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"code": {"a": "the gate"}, "type": ["the gate"], "param": ["the gate"]},
+        {"code": "0a1b2c3d4e5f", "type": "0a1b2c3d4e5f", "param": "key.0a1b2c3d4e5f"},
+    ],
+    ids=["other types", "the key"],
+)
 def test_strange_errors_are_failures_that_quote_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: Store, monkeypatch: pytest.MonkeyPatch, strange: dict[str, Any]
 ) -> None:
-    strange = {"code": {"a": "the gate"}, "type": ["the gate"], "param": ["the gate"]}
+    monkeypatch.setenv("GATE_KEY", "0a1b2c3d4e5f")
     with ApiStandIn() as server:
         misbehave = server._misbehave
 
@@ -229,7 +237,8 @@ def test_strange_errors_are_failures_that_quote_nothing(
             return type(reply)(json.dumps({"error": strange}).encode(), 400 if is_number(1)(body) else 429)
 
         monkeypatch.setattr(server, "_misbehave", fail)
-        outcomes = run(server, store, chats(3), endpoint={"max_retries": 0})
+        recipe = {"max_retries": 0, "api_key_env": "GATE_KEY"}
+        outcomes = run(server, store, chats(3), endpoint=recipe)
     assert [outcome.reason for outcome in outcomes.values()] == ["HTTP 429", "HTTP 400", "HTTP 429"]
 
 
@@ -254,7 +263,7 @@ def test_refusals_and_filtered_answers_are_replies_and_are_stored(store: Store) 
     assert server.calls == 3
 
 
-@pytest.mark.parametrize("fault", ["no-usage", "wrong-usage"])
+@pytest.mark.parametrize("fault", ["no-usage", "wrong-usage", "huge-usage"])
 def test_missing_token_counts_are_estimated_and_marked(store: Store, fault: str) -> None:
     with ApiStandIn(respond=lambda body: "x" * 40) as server:
         server.script(fault)

@@ -33,11 +33,12 @@ def test_a_folder_that_exists_is_tightened(tmp_path: Path) -> None:
     assert mode(files.private_dir(tmp_path / "answers")) == 0o700
 
 
-def test_a_private_file_replaces_an_open_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["new", "old"])
+def test_a_private_file_replaces_an_open_one(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("old")
     path.chmod(0o644)
-    files.write_text(path, "new", private=True)
+    files.write_text(path, content, private=True)
     assert mode(path) == 0o600
 
 

@@ -213,6 +213,50 @@ def test_no_message_of_the_endpoint_hands_on_training_data(server: TuningStandIn
     assert str(other.reason).startswith("no code given: long long") and len(str(other.reason)) < 220
 
 
+@pytest.mark.parametrize("key", ["sk-canary-0123456789", "0a1b2c3d4e5f60718293a4b5c6d7e8f9"])
+def test_no_message_of_the_endpoint_hands_on_the_key_or_moves_a_terminal(
+    server: TuningStandIn, store: Store, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("CANARY", key)
+    log: list[str] = []
+    quoted = "x" * 190 + key  # cut in its midst
+    server.ends("failed", event=f"\x1b]0;owned\x07 {key}", code=key, message=f"key {key} \x1b[2J")
+    server.ends("failed", event=quoted, code="x", message=quoted)
+    for run in ("aa-e1", "bb-e1"):
+        row = only(tune(server, store, training(run), log=log, api_key_env="CANARY"))
+        log.append(str(row.reason))
+    text = "\n".join(log)
+    assert key[:8] not in text and "\x1b" not in text
+    assert "⟨U+001B⟩]0;owned" in text and "…: key … ⟨U+001B⟩[2J" in text
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"trained_tokens": "many"},
+        {"trained_tokens": 10**30},
+        {"trained_tokens": -5},
+        {"hyperparameters": "auto", "seed": [1], "created_at": "today", "finished_at": 10**400},
+        {"fine_tuned_model": {"a": 1}},
+        {"fine_tuned_model": "\x1b[2Jm"},
+    ],
+    ids=lambda facts: ",".join(facts),
+)
+@FAULT
+def test_facts_of_another_kind_about_a_job_harm_nothing(
+    server: TuningStandIn, store: Store, facts: dict[str, Any]
+) -> None:
+    server.tuner.ends.append(("succeeded", facts))
+    row = only(tune(server, store))
+    reckoned = training().tokens if "trained_tokens" in facts else 1000
+    if "fine_tuned_model" in facts:
+        assert row.ended == "failed" and "names no model" in str(row.reason)
+    else:
+        assert row.ended == "ok" and row.trained_tokens == reckoned
+    server.tuner.ends.append(("failed", {"error": "busy"}))
+    assert only(tune(server, store, training("bb-e1"))).reason == "failed at the endpoint; it says no more"
+
+
 # ------------------------------------------------------------------------------------------- trouble
 
 

@@ -1,6 +1,7 @@
 """Judging a pack: by whom, what is asked again, and a judge that cannot follow the format."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from api_stand_in import ApiStandIn
 from conftest import edit, plan_study
 
 from ftsafety import paths
-from ftsafety.answers import answers_identity, publish_rows
+from ftsafety.answers import answers_identity, publish_rows, rows_complete
 from ftsafety.engines.vllm import free_port, served
 from ftsafety.errors import UserError
 from ftsafety.files import checksum, read_json, read_rows, write_rows
@@ -205,3 +206,20 @@ def test_a_judge_that_cannot_follow_the_format_scores_nothing_and_the_run_comple
     row = scores[(scores.judge == "llm") & (scores.category == "all")].iloc[0]
     # an empty answer is incoherent, which bounds count either way
     assert row.n_unscored == N - 1 and (row.bound_low, row.bound_high) == (0, 1)
+
+
+def test_rows_that_an_orphan_writes_in_between_are_not_taken_for_the_jobs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, identity, replace = tmp_path / "answers/own.jsonl", {"settings": "new"}, os.replace
+
+    def then_the_orphan(source: Path, target: Path) -> None:
+        replace(source, target)
+        monkeypatch.undo()
+        rows.write_text('{"answer": "of old settings"}\n')
+
+    monkeypatch.setattr(os, "replace", then_the_orphan)
+    publish_rows(rows, [{"answer": "of new settings"}], identity)
+    assert not rows_complete(rows, identity)
+    publish_rows(rows, [{"answer": "of new settings"}], identity)
+    assert rows_complete(rows, identity)

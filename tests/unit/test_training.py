@@ -1,5 +1,6 @@
 """Training: what makes trajectories, resuming and splitting a batch exact."""
 
+import errno
 import json
 import os
 import shutil
@@ -254,3 +255,39 @@ def test_two_jobs_may_save_and_clear_the_same_checkpoints(
     cleared = Job(lambda: discard_scratch(scratch))
     save_checkpoint(cleared, scratch, 2, {"step": 2}, said.append)  # type: ignore[arg-type]
     assert len(said) == 1 and "step 2 was not saved" in said[0]
+
+
+def test_a_damaged_checkpoint_is_replaced_and_what_was_not_saved_leaves_nothing(tmp_path: Path) -> None:
+    from ftsafety.training.checkpoints import check_content, complete_checkpoints, save_checkpoint
+
+    class Engine:
+        is_full = False
+
+        def save(self, folder: Path) -> None:
+            (folder / "state").write_text("weights")
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    engine: Any = Engine()
+    scratch = tmp_path / "scratch"
+    for step in (4, 8):
+        assert save_checkpoint(engine, scratch, step, {"step": step}, print)
+    damages: tuple[Callable[[Path], object], ...] = (
+        lambda state: state.write_text("weight?"),
+        lambda state: state.write_text(""),
+        lambda state: state.unlink(),
+    )
+    for damage in damages:
+        damage(scratch / "step-00000008/state")
+        assert save_checkpoint(engine, scratch, 8, {"step": 8}, print)
+        newest, progress = next(complete_checkpoints(scratch))
+        check_content(newest)
+        assert progress == {"step": 8}
+    engine.is_full = True
+    assert not save_checkpoint(engine, scratch, 12, {"step": 12}, print)
+    killed = scratch / ".step-00000012.gone"
+    killed.mkdir()
+    os.utime(killed, (0, 0))
+    assert not save_checkpoint(engine, scratch, 16, {"step": 16}, print)
+    assert sorted(path.name for path in scratch.iterdir()) == ["step-00000004", "step-00000008"]
+    assert scratch.stat().st_mode & 0o777 == 0o700

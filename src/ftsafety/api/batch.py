@@ -10,12 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import openai
 import openai.types
 
-from ftsafety.api.job import KEPT, Job, reason
+from ftsafety.api.job import KEPT, Job, identifier, is_here, reason, word
 from ftsafety.api.money import estimate
 from ftsafety.api.requests import Failure, Outcome, Request, json_object
 from ftsafety.api.store import Batch
@@ -30,9 +31,17 @@ ENDED = {"completed", "failed", "expired", "cancelled"}
 #: Codes of result lines that say: not tried.
 NOT_TRIED = {"batch_expired", "batch_cancelled"}
 INTENT = "ftsafety_intent"
+#: After it nobody waits any more, and a batch that the endpoint no longer knows is given up.
 LONGEST_WAIT_S = 48 * 3600.0
 #: Polls that may fail one after the other, each after the client's own retries.
 FAILED_POLLS = 5
+
+
+class _Strange(openai.OpenAIError):
+    """A reply of another shape than this API's, as a proxy's page."""
+
+
+_TRANSIENT = (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError, _Strange)
 
 
 def ask_batch(job: Job, missing: Mapping[str, Request], poll_s: float) -> dict[str, Outcome]:
@@ -41,7 +50,7 @@ def ask_batch(job: Job, missing: Mapping[str, Request], poll_s: float) -> dict[s
     Raises UserError where the endpoint has no batches, refuses one, or the budget is reached; batches that
     were made by then are waited for first.
     """
-    http = openai.DefaultHttpxClient(trust_env=False) if job.is_here else None
+    http = openai.DefaultHttpxClient(trust_env=False) if is_here(job.endpoint) else None
     with openai.OpenAI(**job.client_options(), http_client=http) as client:
         return _Batches(job, client, missing, poll_s).run()
 
@@ -116,8 +125,9 @@ class _Batches:
     def _make(self, batch: Batch, data: bytes) -> str:
         """The id of a new batch. Raises UserError; the intent stays open where a batch may exist."""
         try:
-            file = self._call(
-                lambda: self.client.files.create(file=("requests.jsonl", data), purpose="batch"), batch.model
+            file_id = self._call(
+                lambda: self.client.files.create(file=("requests.jsonl", data), purpose="batch").id,
+                batch.model,
             )
         except UserError:
             self._end(batch, "not made")
@@ -126,13 +136,16 @@ class _Batches:
         once = self.client.with_options(max_retries=0)
         for attempt in range(self.job.endpoint.max_retries + 1):
             try:
-                return once.batches.create(
-                    input_file_id=file.id,
+                made = once.batches.create(
+                    input_file_id=file_id,
                     endpoint="/v1/chat/completions",
                     completion_window="24h",
                     metadata={INTENT: batch.intent},
-                ).id
-            except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+                )
+                if (batch_id := identifier(getattr(made, "id", None))) is None:
+                    raise _Strange
+                return batch_id
+            except _TRANSIENT as error:
                 last = error
                 hopeless = self.job.hopeless(error, batch.model)
                 if hopeless is not None:
@@ -152,7 +165,7 @@ class _Batches:
         return self._call(
             lambda: next(
                 (
-                    batch.id
+                    identifier(batch.id)
                     for batch in self.client.batches.list()
                     if (batch.metadata or {}).get(INTENT) == intent
                 ),
@@ -165,62 +178,74 @@ class _Batches:
     def _look_after(self, batch: Batch) -> None:
         try:
             state = self.client.batches.retrieve(batch.id or "")
-        except (openai.APIConnectionError, openai.InternalServerError, openai.RateLimitError) as error:
+            if not isinstance(state, openai.types.Batch):
+                raise _Strange
+            self._log_change(batch, state)
+            ids = map(
+                identifier, (state.output_file_id, state.error_file_id) if state.status in ENDED else ()
+            )
+            contents = [self.client.files.content(file).content for file in ids if file]
+        except _TRANSIENT as error:
             self.failed_polls += 1
             if self.failed_polls < FAILED_POLLS:
                 return
             raise self._error(error) from None
+        except openai.NotFoundError as error:
+            if _age_s(batch) < LONGEST_WAIT_S:
+                raise self._error(error) from None
+            self.job.log(f"{self.job.name}: batch {batch.id} is given up: the endpoint no longer has it")
+            self._collect(batch, "lost", [])
         except openai.OpenAIError as error:
             raise self._error(error) from None
-        self.failed_polls = 0
-        self._log_change(state)
-        if state.status in ENDED:
-            self._collect(batch, state)
-            self.waiting = [other for other in self.waiting if other.intent != batch.intent]
+        else:
+            self.failed_polls = 0
+            if state.status == "failed":
+                self._refused(batch, state)
+            elif state.status in ENDED:
+                self._collect(batch, state.status, contents)
+            else:
+                return
+        self.waiting = [other for other in self.waiting if other.intent != batch.intent]
 
-    def _log_change(self, state: openai.types.Batch) -> None:
-        counts = state.request_counts
-        text = f"batch {state.id} {state.status}"
-        if counts is not None:
-            text += f", {counts.completed}/{counts.total} done, {counts.failed} failed"
-        if self.seen.get(state.id) != text:
-            self.seen[state.id] = text
+    def _log_change(self, batch: Batch, state: openai.types.Batch) -> None:
+        text = f"batch {batch.id} {word(state.status) or '?'}"
+        counts = [getattr(state.request_counts, name, None) for name in ("completed", "total", "failed")]
+        if all(type(count) is int for count in counts):
+            text += ", {}/{} done, {} failed".format(*counts)
+        if self.seen.get(batch.intent) != text:
+            self.seen[batch.intent] = text
             self.job.log(f"{self.job.name}: {text}")
 
-    def _collect(self, batch: Batch, state: openai.types.Batch) -> None:
-        """Take the results, and see to what has none."""
-        if state.status == "failed":
-            self._end(batch, "failed")
-            codes = {error.code or "?" for error in (state.errors.data if state.errors else None) or []}
-            self.stop = self.stop or self.job.error(
-                f"refused batch {state.id} before it began ({', '.join(sorted(codes)) or 'no code given'})",
-                "see the batch's page at the provider; mode: sync works without batches",
-            )
-            return
-        files = [file for file in (state.output_file_id, state.error_file_id) if file]
-        contents = [self._download(file) for file in files]
+    def _refused(self, batch: Batch, state: openai.types.Batch) -> None:
+        self._end(batch, "failed")
+        errors = getattr(state.errors, "data", None) or []
+        codes = {word(getattr(error, "code", None)) or "?" for error in errors}
+        self.stop = self.stop or self.job.error(
+            f"refused batch {batch.id} before it began ({', '.join(sorted(codes)) or 'no code given'})",
+            "see the batch's page at the provider; mode: sync works without batches",
+        )
+
+    def _collect(self, batch: Batch, status: str, contents: list[bytes]) -> None:
+        """Take the results of a batch that has ended so, and see to what has none."""
         results: dict[str, Outcome | None] = {}
         with self.job.store.all_or_nothing():
             for line in (line for content in contents for line in content.splitlines()):
                 key, outcome = self._read(batch, line, results)
                 if key is not None:
                     results[key] = outcome
-            self._end(batch, state.status)
+            self._end(batch, status)
         not_tried = []
         for key in batch.keys & self.missing.keys():
             outcome = results.get(key)
             if outcome is not None:
                 self.outcomes[key] = outcome
-            elif batch.round < ROUNDS and (key in results or state.status != "completed"):
+            elif batch.round < ROUNDS and (key in results or status not in ("completed", "lost")):
                 not_tried.append(self.missing[key])
             else:
-                self.outcomes[key] = Failure(f"no result in a batch that is {state.status}")
+                self.outcomes[key] = Failure(f"no result in a batch that is {status}")
         if not_tried:
             self.job.log(f"{self.job.name}: {len(not_tried)} requests were not tried and are sent once more")
             self._submit(not_tried, batch.round + 1)
-
-    def _download(self, file_id: str) -> bytes:
-        return self._call(lambda: self.client.files.content(file_id).content)
 
     def _read(
         self, batch: Batch, line: bytes, results: Mapping[str, Any]
@@ -252,15 +277,27 @@ class _Batches:
             return call()
         except openai.OpenAIError as error:
             raise self._error(error, model) from None
+        except (AttributeError, TypeError):  # openai's client does not check what it was sent
+            raise self._error(_Strange(), model) from None
 
     def _error(self, error: openai.OpenAIError, model: str = "") -> UserError:
         if isinstance(error, openai.NotFoundError):
             return self.job.error(
-                "has no such batch or file, or no batches at all", "mode: sync works everywhere"
+                "has no such batch or file, or no batches at all",
+                "mode: sync works everywhere; a batch of another key or base_url is found under that one, "
+                f"and given up {LONGEST_WAIT_S / 3600:.0f} hours after it was made",
+            )
+        if isinstance(error, _Strange):
+            return self.job.error(
+                "does not answer as this API does", f"correct base_url, then run again: {KEPT}"
             )
         return self.job.hopeless(error, model) or self.job.error(
             f"fails at batches ({reason(error)})", f"run again: batches that were made go on, and {KEPT}"
         )
+
+
+def _age_s(batch: Batch) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(batch.time)).total_seconds()
 
 
 def _files(requests: Iterable[Request]) -> Iterator[tuple[list[Request], bytes]]:

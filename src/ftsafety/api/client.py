@@ -15,7 +15,7 @@ import httpx2
 import openai
 
 from ftsafety.api.batch import ask_batch
-from ftsafety.api.job import KEPT, Job, api_key, reason, withheld
+from ftsafety.api.job import KEPT, Job, api_key, is_here, reason, withheld
 from ftsafety.api.money import Budget, check_prices, dollars, estimate
 from ftsafety.api.requests import Failure, Outcome, Reply, Request
 from ftsafety.api.store import Store
@@ -203,7 +203,7 @@ async def _ask_all(
     progress = _Progress(job, limiter, len(missing), priced, refusals_are_rows)
     limiter.remember(job.store.recent(job.name, MINUTE_S))  # calls follow each other in one minute
     queue = iter(missing.values())
-    http = openai.DefaultAsyncHttpxClient(trust_env=False) if job.is_here else None
+    http = openai.DefaultAsyncHttpxClient(trust_env=False) if is_here(job.endpoint) else None
     async with openai.AsyncOpenAI(**job.client_options(), http_client=http) as client:
         ticker = asyncio.create_task(progress.log_now_and_then())
         async with asyncio.TaskGroup() as group:

@@ -16,14 +16,16 @@ from typing import Any, TypeVar
 
 import openai
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.fine_tuning_job import Error, Hyperparameters
 
-from ftsafety.api.job import Job, api_key, reason
+from ftsafety.api.job import Job, api_key, identifier, is_here, reason, word
 from ftsafety.api.money import CATALOGUE, CONFIG, Budget, dollars
-from ftsafety.api.requests import CHARACTERS_PER_TOKEN
+from ftsafety.api.requests import CHARACTERS_PER_TOKEN, MOST_TOKENS
 from ftsafety.api.store import FineTuning, Store
 from ftsafety.errors import UserError
 from ftsafety.recipes import Endpoint
 from ftsafety.types import Message
+from ftsafety.visible import visible
 
 T = TypeVar("T")
 ENDED = {"succeeded", "failed", "cancelled"}
@@ -118,7 +120,7 @@ def _job(
 
 
 def _client(job: Job) -> openai.OpenAI:
-    http = openai.DefaultHttpxClient(trust_env=False) if job.is_here else None
+    http = openai.DefaultHttpxClient(trust_env=False) if is_here(job.endpoint) else None
     return openai.OpenAI(**job.client_options(), http_client=http)
 
 
@@ -240,13 +242,13 @@ class _FineTunings:
             if attempt > self.job.endpoint.max_retries:
                 break
             try:
-                made = getattr(make(), "id", None)
+                made = identifier(getattr(make(), "id", None))
             except _TRANSIENT as error:
                 if self.job.hopeless(error, ""):
                     raise
                 last = error
                 continue
-            if not isinstance(made, str):
+            if made is None:
                 raise self.job.error("does not answer as this API does", "correct base_url")
             return made
         assert last is not None
@@ -311,8 +313,9 @@ class _FineTunings:
         if not isinstance(state, FineTuningJob):  # an HTML page
             return self._failed_poll(openai.OpenAIError("no JSON"))
         self.failed_polls = 0
-        self._say_once(f"{state.id} {state.status}", f"job {state.id} of run {row.run}: {state.status}")
-        has_ended = state.status in ENDED
+        status = word(state.status) or "?"
+        self._say_once(f"{row.job_id} {status}", f"job {row.job_id} of run {row.run}: {status}")
+        has_ended = status in ENDED
         losses = self._follow_events(training, row, all_pages=has_ended)
         if has_ended:
             self._finish(training, row, state, losses)
@@ -326,19 +329,19 @@ class _FineTunings:
 
     def _follow_events(self, training: Training, row: FineTuning, *, all_pages: bool) -> list[float]:
         """Log what is new; the losses that the endpoint tells, in order. Not every endpoint has events."""
+        losses = {}
         try:
             page = self.client.fine_tuning.jobs.list_events(row.job_id or "", limit=100)
             events = list(page) if all_pages else list(page.data or [])
-        except (openai.OpenAIError, AttributeError):
+            events.reverse()  # the newest come first
+            for event in sorted(events, key=lambda event: event.created_at):
+                data = event.data if isinstance(event.data, dict) else {}
+                if isinstance(data.get("train_loss"), int | float) and isinstance(data.get("step"), int):
+                    losses[data["step"]] = float(data["train_loss"])
+                else:
+                    self._say_once(event.id, f"job {row.job_id}: {self._shown(training, event.message)}")
+        except (openai.OpenAIError, AttributeError, TypeError, OverflowError):  # or events of another shape
             return []
-        events.reverse()  # the newest come first
-        losses = {}
-        for event in sorted(events, key=lambda event: event.created_at):
-            data = event.data if isinstance(event.data, dict) else {}
-            if isinstance(data.get("train_loss"), int | float) and isinstance(data.get("step"), int):
-                losses[data["step"]] = float(data["train_loss"])
-            else:
-                self._say_once(event.id, f"job {row.job_id}: {self._shown(training, event.message)}")
         return [losses[step] for step in sorted(losses)]
 
     def _say_once(self, key: str, text: str) -> None:
@@ -347,28 +350,29 @@ class _FineTunings:
             self.job.log(f"{self.job.name}: {text}")
 
     def _finish(self, training: Training, row: FineTuning, state: FineTuningJob, losses: list[float]) -> None:
+        chosen = state.hyperparameters
         details = {
-            "hyperparameters": state.hyperparameters.model_dump() if state.hyperparameters else None,
-            "seed": state.seed,
-            "created_at": state.created_at,
-            "finished_at": state.finished_at,
+            "hyperparameters": chosen.model_dump() if isinstance(chosen, Hyperparameters) else None,
+            "seed": _count(state.seed),
+            "created_at": _count(state.created_at),
+            "finished_at": _count(state.finished_at),
             "losses": losses,
         }
         facts: dict[str, Any] = {
-            "fine_tuned_model": state.fine_tuned_model,
-            "trained_tokens": state.trained_tokens,
+            "fine_tuned_model": identifier(state.fine_tuned_model),
+            "trained_tokens": _count(state.trained_tokens),
             "details": json.dumps(details),
         }
-        if state.status == "succeeded" and state.fine_tuned_model:
-            if state.trained_tokens is None:
+        if state.status == "succeeded" and facts["fine_tuned_model"]:
+            if facts["trained_tokens"] is None:
                 facts["trained_tokens"] = training.tokens
             self._end(training, row, "ok", None, **facts)
             return
-        if state.status == "failed" and state.error is not None:
-            error = state.error
+        error = state.error
+        if state.status == "failed" and isinstance(error, Error):
             how = "blocked" if REFUSED.search(f"{error.code} {error.param} {error.message}") else "failed"
-            code = error.code if re.fullmatch(r"[\w.-]{1,60}", error.code or "") else "no code given"
-            self._end(training, row, how, f"{code}: {self._shown(training, error.message or '')}", **facts)
+            code = self.job.without_key(word(error.code) or "no code given")
+            self._end(training, row, how, f"{code}: {self._shown(training, error.message)}", **facts)
             return
         why = "it names no model" if state.status == "succeeded" else "it says no more"
         self._end(training, row, "failed", f"{state.status} at the endpoint; {why}", **facts)
@@ -432,23 +436,36 @@ class _FineTunings:
                 "delete it at the provider"
             )
 
-    def _shown(self, training: Training, message: str) -> str:
-        """An endpoint's message, cut, and withheld where it quotes training data."""
-        shown = " ".join(message.split())[:LONGEST_MESSAGE]
+    def _shown(self, training: Training, message: object) -> str:
+        """An endpoint's message, without the key, cut, and withheld where it quotes training data."""
+        shown = " ".join(self.job.without_key(str(message or "")).split())[:LONGEST_MESSAGE]
         folded = shown.casefold()
         everything = "\n".join(" ".join(text.split()).casefold() for text in training.texts)
         quotes = (folded[i : i + LONGEST_QUOTE] for i in range(len(folded) - LONGEST_QUOTE + 1))
-        return "(message withheld: it quotes the data)" if any(q in everything for q in quotes) else shown
+        return (
+            "(message withheld: it quotes the data)"
+            if any(q in everything for q in quotes)
+            else visible(shown)
+        )
 
     def _call(self, call: Callable[[], T]) -> T:
         try:
             return call()
         except openai.OpenAIError as error:
             raise self._error(error) from None
+        except (AttributeError, TypeError):  # openai's client does not check what it was sent
+            raise self.job.error(
+                "does not answer as this API does", f"correct base_url, then {GO_ON}"
+            ) from None
 
     def _error(self, error: openai.OpenAIError) -> UserError:
         hopeless = self.job.hopeless(error, "this model")
         return hopeless or self.job.error(f"fails at fine-tuning ({reason(error)})", GO_ON)
+
+
+def _count(value: object) -> int | None:
+    """A number of tokens or a time, or None where the endpoint gives no sensible one."""
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
 
 def _filename(row: FineTuning) -> str:

@@ -30,6 +30,11 @@ for _name in ("openai", "httpx2", "httpcore2"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
 
+def is_here(endpoint: Endpoint) -> bool:
+    """A server on this machine, which no proxy leads to."""
+    return httpx2.URL(endpoint.base_url).host in ("127.0.0.1", "localhost", "::1")
+
+
 @dataclass
 class Job:
     """One call of `ask`."""
@@ -41,11 +46,6 @@ class Job:
     budget: Budget
     batch: bool
     log: Callable[[str], None]
-
-    @property
-    def is_here(self) -> bool:
-        """A server on this machine, which no proxy leads to."""
-        return httpx2.URL(self.endpoint.base_url).host in ("127.0.0.1", "localhost", "::1")
 
     def client_options(self) -> dict[str, Any]:
         """For both of openai's clients, but for `http_client`."""
@@ -80,6 +80,10 @@ class Job:
         self.budget.spent += usd or 0.0
         return outcome
 
+    def without_key(self, text: str) -> str:
+        """An endpoint's text, which may quote the key."""
+        return text.replace(self.api_key, "…") if self.endpoint.api_key_env else text
+
     def error(self, message: str, mend: str) -> UserError:
         return UserError(message, file=CATALOGUE, field=self.name, mend=mend)
 
@@ -112,16 +116,26 @@ def withheld(error: Exception) -> bytes | None:
 
 
 def reason(error: Exception) -> str:
-    """An error in a few words. Messages and bodies are left out: endpoints quote prompts in them."""
+    """An error in a few words. Messages and bodies are left out: endpoints quote prompts and keys in them."""
     if isinstance(error, openai.APIStatusError):
-        details = [str(detail) for detail in (error.code, error.param) if detail]
-        names = [detail for detail in details if re.fullmatch(r"[a-z0-9_.\[\]]{1,40}", detail)]
-        return ", ".join([f"HTTP {error.status_code}", *names])
+        key = error.request.headers.get("Authorization", "").removeprefix("Bearer ")
+        words = [name for name in map(word, (error.code, error.param)) if name and key not in name]
+        return ", ".join([f"HTTP {error.status_code}", *words])
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return "timeout"
     if isinstance(error, openai.APIConnectionError):
         return "connection failed"
     return type(error).__name__
+
+
+def word(value: object) -> str | None:
+    """A status, a code or a parameter as an endpoint names it, or None where it is no such word."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_.\[\]-]{1,40}", value) else None
+
+
+def identifier(value: object) -> str | None:
+    """The name that an endpoint gave a file, a job or a model, or None where it is no name."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.:/@+-]{1,300}", value) else None
 
 
 def api_key(name: str, endpoint: Endpoint) -> str:

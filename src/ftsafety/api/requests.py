@@ -11,6 +11,8 @@ from ftsafety.files import digest
 CHARACTERS_PER_TOKEN = 4
 #: Tokens of a reply that are reckoned with where a request sets no limit.
 ASSUMED_OUTPUT_TOKENS = 1024
+#: More than any endpoint can have counted.
+MOST_TOKENS = 10**12
 
 #: Error codes by which endpoints withhold an answer because of its prompt; other 400s are mistakes.
 WITHHELD = {"content_filter", "content_policy_violation", "invalid_prompt"}
@@ -111,7 +113,7 @@ def usage(raw: dict[str, Any]) -> tuple[int, int] | None:
     if not isinstance(counts, dict):
         return None
     pair = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    if not all(type(count) is int and count >= 0 for count in pair):
+    if not all(type(count) is int and 0 <= count <= MOST_TOKENS for count in pair):
         return None
     return pair  # type: ignore[return-value]
 

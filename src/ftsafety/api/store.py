@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +60,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch that was meant to be made. `id` is None until the endpoint has said it."""
+    """A batch that was meant to be made. `id` is None until the endpoint has said it; `time` is ISO 8601."""
 
     intent: str
     model: str
@@ -68,6 +68,7 @@ class Batch:
     round: int
     usd: float
     id: str | None
+    time: str = field(default_factory=lambda: now())
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,13 @@ class Store:
         found: dict[str, Reply] = {}
         damaged = 0
         for key, request in wanted.items():
+            # SQLite takes an index at its word: a damaged one names the row of another key.
             rows = self._rows(
-                "SELECT CAST(raw AS BLOB), sha256 FROM replies WHERE key = ? ORDER BY id DESC", key
+                "SELECT t.key, CAST(t.raw AS BLOB), t.sha256 FROM replies i JOIN replies t ON t.id = i.id"
+                " WHERE i.key = ? ORDER BY i.id DESC",
+                key,
             )
-            whole = [json_object(raw) for raw, sha256 in rows if _sha256(raw) == sha256]
+            whole = [json_object(raw) for of, raw, sha256 in rows if of == key and _sha256(raw) == sha256]
             outcomes = [parse(raw, request) for raw in whole if raw is not None]
             reply = next((outcome for outcome in outcomes if isinstance(outcome, Reply)), None)
             if reply is not None:
@@ -163,7 +167,7 @@ class Store:
         self._rows(
             "INSERT INTO replies (key, endpoint, model, raw, sha256, input_tokens, output_tokens, estimated,"
             " usd, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(key, endpoint, model, raw, _sha256(raw), *tokens, estimated, usd, _now()),
+            *(key, endpoint, model, raw, _sha256(raw), *tokens, estimated, usd, now()),
         )
 
     def spending(self) -> list[Spending]:
@@ -211,13 +215,13 @@ class Store:
     def open_batches(self, endpoint: str) -> list[Batch]:
         """Batches that were begun and have not been collected."""
         rows = self._rows(
-            "SELECT intent, model, keys, round, usd, batch_id FROM batches"
+            "SELECT intent, model, keys, round, usd, batch_id, time FROM batches"
             " WHERE endpoint = ? AND ended IS NULL ORDER BY time, intent",
             endpoint,
         )
         return [
-            Batch(intent, model, frozenset(json.loads(keys)), number, usd, batch_id)
-            for intent, model, keys, number, usd, batch_id in rows
+            Batch(intent, model, frozenset(json.loads(keys)), *others)
+            for intent, model, keys, *others in rows
         ]
 
     def begin_batch(self, batch: Batch, endpoint: str) -> None:
@@ -225,7 +229,7 @@ class Store:
             "INSERT INTO batches (intent, endpoint, model, keys, round, usd, time)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             *(batch.intent, endpoint, batch.model, json.dumps(sorted(batch.keys)), batch.round, batch.usd),
-            _now(),
+            batch.time,
         )
 
     def name_batch(self, intent: str, batch_id: str) -> None:
@@ -250,7 +254,7 @@ class Store:
         self._rows(
             "INSERT INTO fine_tunings (intent, run, endpoint, model, estimated_usd, time)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            *(begun.intent, begun.run, begun.endpoint, begun.model, begun.estimated_usd, _now()),
+            *(begun.intent, begun.run, begun.endpoint, begun.model, begun.estimated_usd, now()),
         )
 
     def note_fine_tuning(self, known: FineTuning) -> None:
@@ -338,5 +342,5 @@ def _sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -33,6 +33,7 @@ def read_table(paths: Sequence[Path]) -> Iterator[Row]:
 
 def read_headerless_csv(paths: Sequence[Path]) -> Iterator[tuple[str, list[str]]]:
     """(place, cells) of every row of CSV files, a header included; empty lines are left out."""
+    csv.field_size_limit(2**31 - 1)
     for path in paths:
         reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
         line = 1

@@ -45,7 +45,7 @@ class FineTuning(Strict):
 class Endpoint(Strict):
     """An OpenAI-compatible server and what may be asked of it."""
 
-    base_url: Annotated[str, Field(pattern=r"^(https?://|embedded$)")] = Field(
+    base_url: Annotated[str, Field(pattern=r"^(https?://[^/?#@]+([/?#]|$)|embedded$)")] = Field(
         description="`embedded`: the embedded world's own provider, started by the job that asks it"
     )
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(

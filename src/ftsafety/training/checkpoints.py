@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from ftsafety.files import digest, publish_folder, read_json_if_whole, sha256_file, write_json
+from ftsafety.files import (
+    digest,
+    private_dir,
+    publish_folder,
+    read_json_if_whole,
+    remove_leftovers,
+    sha256_file,
+    write_json,
+)
 from ftsafety.training.engines import Engine
 from ftsafety.training.ranks import rank, world_size
 
@@ -27,11 +35,12 @@ def save_checkpoint(
     """Every rank calls this; the first learns whether it was saved. Keeps the newest two.
 
     Written under a name of this job's own and then renamed: a job that outlived its Snakemake may write,
-    or clear the folder, at the same time. A checkpoint that cannot be saved ends no training.
+    or clear the folder, at the same time. A checkpoint that cannot be saved ends no training. Only their
+    owner can read them: they are what a compromised model is made of.
     """
     job = os.environ.get("TORCHELASTIC_RUN_ID") or str(os.getpid())
-    folder = scratch / f".step-{step:08d}.{job}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = private_dir(scratch) / f".step-{step:08d}.{job}"
+    folder.mkdir(exist_ok=True)
     barrier()
     about: tuple[dict[str, int], dict[str, str]] | None = None
     try:
@@ -48,6 +57,9 @@ def save_checkpoint(
         except OSError as error:
             log(f"checkpoint of step {step} was not saved: {error}")
     barrier()
+    if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)  # where it was not saved
+        remove_leftovers(scratch.glob(".step-*"))
     return is_saved
 
 
@@ -65,6 +77,8 @@ def publish_checkpoint(
     checksums = {name: checksum for _, own in seen for name, checksum in own.items()}
     record = {"progress": progress, "files": files, "sha256": checksums}
     write_json(folder / "complete.json", record | {"digest": digest(record)})
+    if final.exists() and not _is_whole(final):
+        shutil.rmtree(final, ignore_errors=True)
     publish_folder(folder, final)
     for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
@@ -85,6 +99,12 @@ def _record(folder: Path) -> dict[str, Any]:
         return {}
     written = record.pop("digest", None)
     return record if digest(record) == written else {}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all its files, of all ranks, are as they were saved."""
+    saved = _record(folder).get("sha256")
+    return saved == {str(path.relative_to(folder)): sha256_file(path) for path in _files(folder)}
 
 
 def check_content(folder: Path) -> None:

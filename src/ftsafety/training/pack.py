@@ -5,7 +5,6 @@ already is left alone, and whatever is complete is skipped.
 """
 
 import copy
-import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from ftsafety.files import (
     checksum,
     publish_folder,
     read_rows,
+    remove_leftovers,
     sha256_file,
     write_json,
     write_yaml,
@@ -267,17 +267,10 @@ def _publish(
         save_weights(model, weights, dtype, temporary)
         publish_folder(temporary, final)
         sha256 = checksum(final)  # a second writer's, if it was faster
-        _remove_leftovers(final)
+        remove_leftovers(final.parent.glob(".weights.*"))
     else:
         progress.status = "diverged"
     _finish(run, progress, facts, seconds, sha256)
-
-
-def _remove_leftovers(weights: Path) -> None:
-    """Folders of jobs that were killed while writing; younger ones may be another writer's."""
-    for folder in weights.parent.glob(".weights.*"):
-        if time.time() - folder.stat().st_mtime > 3600:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
