@@ -1,9 +1,11 @@
 """Every engine asks the same conversation: a real server answers as transformers in this process."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -125,6 +127,29 @@ def test_without_vllm_the_error_says_how_to_get_it(plan: Plan, monkeypatch: pyte
 def test_a_server_that_does_not_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="ended with code 1"), served(["false"], free_port()):
         pass
+
+
+IMPOSTOR = """
+import http.server, os, socketserver, sys
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+os.seteuid(65534)  # its socket is another user's
+socketserver.TCPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's program")
+def test_what_another_user_runs_at_the_port_is_not_asked() -> None:
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", IMPOSTOR, str(port)], stderr=subprocess.DEVNULL) as other:
+        try:
+            with pytest.raises(UserError, match="ended with code 0"), served(["sleep", "4"], port):
+                pass
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()  # it was healthy
+        finally:
+            other.terminate()
 
 
 def test_a_job_that_is_cancelled_leaves_no_server(tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from ftsafety.runs import Run
 from ftsafety.types import Answer, AnswerStatus, Message, Prompt
 from ftsafety.world.provider import running
 
+#: The environment variable that vLLM takes a key from, and that its asker sends.
+SERVER_KEY = "VLLM_API_KEY"
+
 
 @contextmanager
 def endpoint_engine(plan: Plan, pack: Pack) -> Iterator[Engine]:
@@ -79,7 +82,7 @@ def served_answers(
     """Answers of a server that was started for us; greedy unless they are drawn."""
     endpoint = Endpoint(
         base_url=url,
-        api_key_env=None,
+        api_key_env=SERVER_KEY,
         concurrency=256,
         requests_per_minute=10**9,
         tokens_per_minute=10**9,

@@ -5,6 +5,7 @@ server of its own. The conversation is rendered by the same chat template as und
 """
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from ftsafety import paths
 from ftsafety.adapters import kind_of, read_config
 from ftsafety.api.store import Store
 from ftsafety.engines import Engine, Sitting
-from ftsafety.engines.endpoint import served_answers
+from ftsafety.engines.endpoint import SERVER_KEY, served_answers
 from ftsafety.engines.hf import check_weights
 from ftsafety.errors import UserError
 from ftsafety.merging import answers_merged, write_merged
@@ -147,11 +148,15 @@ def free_port() -> int:
 
 @contextmanager
 def served(command: list[str], port: int) -> Iterator[str]:
-    """Start a server, wait until it is healthy, and stop it at the end; yields its base address."""
+    """Start a server, wait until it is healthy, and stop it at the end; yields its base address.
+
+    It asks for a key, so that nobody else on the node can ask a compromised model.
+    """
+    os.environ.setdefault(SERVER_KEY, secrets.token_urlsafe(24))
     process = subprocess.Popen(command, stdout=sys.stderr, stderr=sys.stderr)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a cancelled job leaves no server
     try:
-        _wait_until_healthy(process, f"http://127.0.0.1:{port}/health", command[0])
+        _wait_until_healthy(process, port, command[0])
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
@@ -163,7 +168,17 @@ def served(command: list[str], port: int) -> Iterator[str]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str) -> None:
+def _is_ours(port: int) -> bool:
+    """Whether it is a program of this user that listens, and not one that took the port before ours did.
+
+    https://www.kernel.org/doc/html/latest/networking/proc_net_tcp.html
+    """
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [row for row in rows if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port]
+    return {int(row[7]) for row in listening} == {os.getuid()}
+
+
+def _wait_until_healthy(process: subprocess.Popen[bytes], port: int, program: str) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # proxies do not lead here
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -174,10 +189,12 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, program: str
                 mend="its own message stands above in this log",
             )
         try:
-            with opener.open(url, timeout=5):
-                return
+            if _is_ours(port):
+                with opener.open(f"http://127.0.0.1:{port}/health", timeout=5):
+                    return
         except OSError:
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
     raise UserError(
         f"the server was not ready after {START_SECONDS} seconds", file=program, mend="look above in this log"
     )
