@@ -1,5 +1,6 @@
 """Training that is killed, whose checkpoints are damaged, or whose loss explodes."""
 
+import contextlib
 import math
 import os
 import random
@@ -27,7 +28,7 @@ from ftsafety.training.pack import train_pack
 from ftsafety.workflow import launch_command
 
 #: Method and ZeRO stage; 50 steps, of which every third leaves a checkpoint.
-WAYS = [("full", None), ("lora", None), ("full", 2), ("full", 3)]
+WAYS = [("full", None), ("full", 2), ("lora", None), ("full", 3)]
 GRID = {"dataset": "demonstrations-100", "epochs": 2}
 STEPS, EVERY = 50, 3
 
@@ -42,7 +43,7 @@ def study(project: Path, method: str, stage: int | None, every: int | None = EVE
 
 
 def start(plan: Plan) -> subprocess.Popen[str]:
-    """The program of the rule `train`, in a process group of its own."""
+    """The program of the rule `train`."""
     (pack,) = [pack for pack in plan.packs.values() if pack.trains]
     program = str(REPOSITORY / "workflow/scripts/finetune.py")
     _, *command = launch_command(plan.project.local_model("tiny").hardware, program, pack.id)
@@ -51,7 +52,6 @@ def start(plan: Plan) -> subprocess.Popen[str]:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -60,6 +60,19 @@ def finish(plan: Plan) -> tuple[str, str]:
     log = start(plan).communicate()[1]
     (weights,) = paths.RUNS.rglob("weights")
     return log, checksum(weights)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to it and all its children: torchrun gives each rank a session of its own."""
+    for pid in tree(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def tree(pid: int) -> list[int]:
+    children = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [pid, *(below for found in children for child in found for below in tree(int(child)))]
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +105,7 @@ def test_training_that_is_killed_ends_with_the_same_weights(
         assert process.poll() is None, process.communicate()[1][-3000:]
         time.sleep(0.01)
     time.sleep(0.1 * rng.random())
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     assert not list(paths.RUNS.rglob("done.json"))
     log, weights = finish(plan)
     assert "resuming after step" in log
@@ -165,8 +177,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     while not list(paths.SCRATCH.glob(f"*/step-{STEPS // 2 + 2:08d}")):
         assert process.poll() is None
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    kill(process)
     shutil.copytree(paths.SCRATCH, "scratch")
     for case in range(n):
         rng = random.Random(f"{method}{case}")

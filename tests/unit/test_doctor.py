@@ -107,7 +107,8 @@ def test_endpoints_answer_and_take_the_key(
         judged_there(server.url)
         code, said = doctor()
         assert code == 1 and "the environment variable SOME_KEY is not set" in said
-        code, said = doctor(SOME_KEY=KEY)
+        proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": ""}  # does not lead to this machine
+        code, said = doctor(SOME_KEY=KEY, **proxy)
         assert code == 0 and "ok    endpoint   there: answers and takes the key" in said
         code, said = doctor(SOME_KEY="sk-another")
         assert code == 1 and "FAIL  endpoint   there: refuses the key (status 401)" in said

@@ -66,6 +66,11 @@ def test_a_csv_without_header_keeps_its_first_row(tmp_path: Path) -> None:
     )
 
 
+def test_a_cell_may_be_long(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", f"{'x' * 10**6}\n")
+    assert [cells for _, cells in read_headerless_csv([path])] == [["x" * 10**6]]
+
+
 def test_an_empty_csv_has_no_rows(tmp_path: Path) -> None:
     assert list(read_table([written(tmp_path / "t.csv", "")])) == []
 

@@ -31,6 +31,7 @@ from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.inputs import check_inputs, open_places
 from ftsafety.plan import Plan, load_plan
+from ftsafety.prepare import check_pictures
 from ftsafety.recipes import WorldDataset
 from ftsafety.training.batches import Example, collate, epoch_order, summed_loss
 from ftsafety.training.engines import Plain
@@ -347,8 +348,12 @@ def test_text_is_cut_at_max_length_and_the_picture_is_whole(own: Path) -> None:
 def test_a_picture_that_is_missing_is_named_before_any_job(own: Path) -> None:
     plan = plan_study(own, **OWN)
     (own / "photos/a/1.jpg").unlink()
-    with pytest.raises(UserError, match=r"own.images: a/1.jpg, the picture of row 2, is not in photos"):
+    with pytest.raises(UserError, match=r"own.images: 'a/1.jpg', the picture of row 2, is not in photos"):
         check_inputs(plan, ["t"])
+    strange: Any = [{"messages": [], "image": "\x1b[2J" + "x" * 300}]
+    with pytest.raises(UserError, match="…, the picture of row 1, is not in photos") as error:
+        check_pictures(plan.project.datasets["own"], strange)  # type: ignore[arg-type]
+    assert "\x1b" not in str(error.value)
     shutil.rmtree(own / "photos")
     with pytest.raises(UserError, match=r"own.images: the folder photos does not exist"):
         check_inputs(plan, ["t"])
