@@ -188,15 +188,18 @@ def _check_safetensors(folder: Path) -> None:
 
 
 def _check_no_code(folder: Path, files: list[str]) -> None:
+    """Neither classes of its own nor, as an implementation of attention, a kernel of the hub."""
     for path in (folder / file for file in files):
-        code = _read_object(path).get("auto_map")
-        if code:
-            raise UserError(
-                f"names code to run when it is loaded, which is never done (value {shown(code)})",
-                file=path,
-                field="auto_map",
-                mend="use a model whose code is in transformers, without auto_map",
-            )
+        content = _read_object(path)
+        kernels = (key for key in content if "attn_implementation" in key and "/" in str(content[key]))
+        for field in ("auto_map", *kernels):
+            if code := content.get(field):
+                raise UserError(
+                    f"names code to run when it is loaded, which is never done (value {shown(code)})",
+                    file=path,
+                    field=field,
+                    mend=f"use a model whose code is in transformers, without {field}",
+                )
 
 
 def _check_chat_template(folder: Path) -> None:

@@ -63,6 +63,8 @@ BAD_INPUTS = [
              PICKLE, "pickled weights", "convert"),
     BadInput("code of the model", write(CONFIG, '{"auto_map": {"AutoModel": "evil.Model"}}'),
              CONFIG, "evil.Model", "without auto_map", "auto_map"),
+    BadInput("a kernel of the hub", write(CONFIG, '{"_attn_implementation": "evil/kernel"}'),
+             CONFIG, "evil/kernel", "without _attn", "_attn_implementation"),
     BadInput("code of the tokenizer", write(TOKENIZER, '{"auto_map": {"AutoTokenizer": "evil"}}'),
              TOKENIZER, "evil", "without auto_map", "auto_map"),
     BadInput("no chat template", write(TOKENIZER, "{}"),
