@@ -183,7 +183,7 @@ class _Loader(_SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (ValueError, KeyError, AttributeError) as error:  # a month of 13, a number without digits
+        except (ValueError, LookupError, AttributeError) as error:  # a month of 13, a number without digits
             kind = node.tag.rpartition(":")[2]
             problem = f"{shown(node.value)} is no {kind}: where it is text, put it into quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
