@@ -324,7 +324,7 @@ def test_facts_of_another_kind_about_a_batch_harm_nothing(
     def strange(name: str) -> Any:
         batch = json.loads(retrieve(name).content)
         if batch["status"] != "completed":
-            batch |= {"status": "\x1b[2Jsoon", "request_counts": "none", "id": 7, "errors": "?"}
+            batch |= {"status": ["\x1b[2Jsoon"], "request_counts": "none", "id": 7, "errors": "?"}
         return Sent(json.dumps(batch).encode())
 
     monkeypatch.setattr(server, "retrieve_batch", strange)

@@ -126,7 +126,7 @@ class _Batches:
         """The id of a new batch. Raises UserError; the intent stays open where a batch may exist."""
         try:
             file_id = self._call(
-                lambda: self.client.files.create(file=("requests.jsonl", data), purpose="batch").id,
+                lambda: _id(self.client.files.create(file=("requests.jsonl", data), purpose="batch")),
                 batch.model,
             )
         except UserError:
@@ -142,9 +142,7 @@ class _Batches:
                     completion_window="24h",
                     metadata={INTENT: batch.intent},
                 )
-                if (batch_id := identifier(getattr(made, "id", None))) is None:
-                    raise _Strange
-                return batch_id
+                return _id(made)
             except _TRANSIENT as error:
                 last = error
                 hopeless = self.job.hopeless(error, batch.model)
@@ -180,11 +178,10 @@ class _Batches:
             state = self.client.batches.retrieve(batch.id or "")
             if not isinstance(state, openai.types.Batch):
                 raise _Strange
-            self._log_change(batch, state)
-            ids = map(
-                identifier, (state.output_file_id, state.error_file_id) if state.status in ENDED else ()
-            )
-            contents = [self.client.files.content(file).content for file in ids if file]
+            status = word(state.status) or "?"
+            self._log_change(batch, status, state)
+            files = map(identifier, (state.output_file_id, state.error_file_id) if status in ENDED else ())
+            contents = [self.client.files.content(file).content for file in files if file]
         except _TRANSIENT as error:
             self.failed_polls += 1
             if self.failed_polls < FAILED_POLLS:
@@ -199,16 +196,16 @@ class _Batches:
             raise self._error(error) from None
         else:
             self.failed_polls = 0
-            if state.status == "failed":
+            if status == "failed":
                 self._refused(batch, state)
-            elif state.status in ENDED:
-                self._collect(batch, state.status, contents)
+            elif status in ENDED:
+                self._collect(batch, status, contents)
             else:
                 return
         self.waiting = [other for other in self.waiting if other.intent != batch.intent]
 
-    def _log_change(self, batch: Batch, state: openai.types.Batch) -> None:
-        text = f"batch {batch.id} {word(state.status) or '?'}"
+    def _log_change(self, batch: Batch, status: str, state: openai.types.Batch) -> None:
+        text = f"batch {batch.id} {status}"
         counts = [getattr(state.request_counts, name, None) for name in ("completed", "total", "failed")]
         if all(type(count) is int for count in counts):
             text += ", {}/{} done, {} failed".format(*counts)
@@ -218,8 +215,9 @@ class _Batches:
 
     def _refused(self, batch: Batch, state: openai.types.Batch) -> None:
         self._end(batch, "failed")
-        errors = getattr(state.errors, "data", None) or []
-        codes = {word(getattr(error, "code", None)) or "?" for error in errors}
+        errors = getattr(state.errors, "data", None)
+        known = errors if isinstance(errors, list) else []
+        codes = {word(getattr(error, "code", None)) or "?" for error in known}
         self.stop = self.stop or self.job.error(
             f"refused batch {batch.id} before it began ({', '.join(sorted(codes)) or 'no code given'})",
             "see the batch's page at the provider; mode: sync works without batches",
@@ -294,6 +292,13 @@ class _Batches:
         return self.job.hopeless(error, model) or self.job.error(
             f"fails at batches ({reason(error)})", f"run again: batches that were made go on, and {KEPT}"
         )
+
+
+def _id(made: object) -> str:
+    """Raises _Strange where it has none."""
+    if (found := identifier(getattr(made, "id", None))) is None:
+        raise _Strange
+    return found
 
 
 def _age_s(batch: Batch) -> float:

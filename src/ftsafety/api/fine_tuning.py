@@ -442,11 +442,8 @@ class _FineTunings:
         folded = shown.casefold()
         everything = "\n".join(" ".join(text.split()).casefold() for text in training.texts)
         quotes = (folded[i : i + LONGEST_QUOTE] for i in range(len(folded) - LONGEST_QUOTE + 1))
-        return (
-            "(message withheld: it quotes the data)"
-            if any(q in everything for q in quotes)
-            else visible(shown)
-        )
+        is_quote = any(quote in everything for quote in quotes)
+        return "(message withheld: it quotes the data)" if is_quote else visible(shown)
 
     def _call(self, call: Callable[[], T]) -> T:
         try:

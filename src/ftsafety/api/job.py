@@ -118,9 +118,10 @@ def withheld(error: Exception) -> bytes | None:
 def reason(error: Exception) -> str:
     """An error in a few words. Messages and bodies are left out: endpoints quote prompts and keys in them."""
     if isinstance(error, openai.APIStatusError):
-        key = error.request.headers.get("Authorization", "").removeprefix("Bearer ")
-        words = [name for name in map(word, (error.code, error.param)) if name and key not in name]
-        return ", ".join([f"HTTP {error.status_code}", *words])
+        sent = error.request.headers.get("Authorization", "none")
+        words = [name for name in map(word, (error.code, error.param)) if name]
+        quoted = any(sent.removeprefix("Bearer ") in name for name in words)
+        return ", ".join([f"HTTP {error.status_code}", *([] if quoted else words)])
     if isinstance(error, openai.APITimeoutError | TimeoutError):
         return "timeout"
     if isinstance(error, openai.APIConnectionError):

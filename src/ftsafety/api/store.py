@@ -43,6 +43,10 @@ CREATE TABLE IF NOT EXISTS fine_tunings (
 """
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True)
 class Spending:
     """Calls of a model at an endpoint. `usd` leaves out `unpriced` calls (None: all are); `estimated` calls
@@ -68,7 +72,7 @@ class Batch:
     round: int
     usd: float
     id: str | None
-    time: str = field(default_factory=lambda: now())
+    time: str = field(default_factory=_now)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class Store:
         self._rows(
             "INSERT INTO replies (key, endpoint, model, raw, sha256, input_tokens, output_tokens, estimated,"
             " usd, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *(key, endpoint, model, raw, _sha256(raw), *tokens, estimated, usd, now()),
+            *(key, endpoint, model, raw, _sha256(raw), *tokens, estimated, usd, _now()),
         )
 
     def spending(self) -> list[Spending]:
@@ -254,7 +258,7 @@ class Store:
         self._rows(
             "INSERT INTO fine_tunings (intent, run, endpoint, model, estimated_usd, time)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            *(begun.intent, begun.run, begun.endpoint, begun.model, begun.estimated_usd, now()),
+            *(begun.intent, begun.run, begun.endpoint, begun.model, begun.estimated_usd, _now()),
         )
 
     def note_fine_tuning(self, known: FineTuning) -> None:
@@ -340,7 +344,3 @@ def _locked(handle: int, path: Path) -> bool:
 
 def _sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
