@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,5 +149,6 @@ def publish_folder(temporary: Path, final: Path) -> None:
 def remove_leftovers(folders: Iterable[Path]) -> None:
     """Temporary folders of jobs that were killed; those of the last hour may be another writer's."""
     for folder in folders:
-        if time.time() - folder.stat().st_mtime > 3600:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another job removes it as well
+            if time.time() - folder.stat().st_mtime > 3600:
+                shutil.rmtree(folder)

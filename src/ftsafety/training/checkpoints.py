@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from ftsafety.files import (
+    PRIVATE_DIR,
     digest,
-    private_dir,
     publish_folder,
     read_json_if_whole,
     remove_leftovers,
@@ -39,8 +39,9 @@ def save_checkpoint(
     owner can read them: they are what a compromised model is made of.
     """
     job = os.environ.get("TORCHELASTIC_RUN_ID") or str(os.getpid())
-    folder = private_dir(scratch) / f".step-{step:08d}.{job}"
-    folder.mkdir(exist_ok=True)
+    scratch.mkdir(PRIVATE_DIR, parents=True, exist_ok=True)
+    folder = scratch / f".step-{step:08d}.{job}"
+    folder.mkdir(parents=True, exist_ok=True)
     barrier()
     about: tuple[dict[str, int], dict[str, str]] | None = None
     try:
