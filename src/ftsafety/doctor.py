@@ -329,11 +329,14 @@ def _ask(name: str, endpoint: Endpoint, key: str) -> Iterator[Line]:
     """Errors of the client are not shown: they may quote the key."""
     import openai
 
-    from ftsafety.api.job import is_here
+    from ftsafety.api.job import http_client
 
-    http = openai.DefaultHttpxClient(trust_env=False) if is_here(endpoint) else None
     client = openai.OpenAI(
-        base_url=endpoint.base_url, api_key=key, max_retries=0, timeout=NETWORK_S, http_client=http
+        base_url=endpoint.base_url,
+        api_key=key,
+        max_retries=0,
+        timeout=NETWORK_S,
+        http_client=http_client(endpoint),
     )
     try:
         date = client.models.with_raw_response.list().headers.get("date")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import openai
 import openai.types
 
-from ftsafety.api.job import KEPT, Job, identifier, is_here, reason, word
+from ftsafety.api.job import KEPT, Job, http_client, identifier, reason, word
 from ftsafety.api.money import estimate
 from ftsafety.api.requests import Failure, Outcome, Request, json_object
 from ftsafety.api.store import Batch
@@ -50,8 +50,7 @@ def ask_batch(job: Job, missing: Mapping[str, Request], poll_s: float) -> dict[s
     Raises UserError where the endpoint has no batches, refuses one, or the budget is reached; batches that
     were made by then are waited for first.
     """
-    http = openai.DefaultHttpxClient(trust_env=False) if is_here(job.endpoint) else None
-    with openai.OpenAI(**job.client_options(), http_client=http) as client:
+    with openai.OpenAI(**job.client_options(), http_client=http_client(job.endpoint)) as client:
         return _Batches(job, client, missing, poll_s).run()
 
 

@@ -18,7 +18,7 @@ import openai
 from openai.types.fine_tuning import FineTuningJob
 from openai.types.fine_tuning.fine_tuning_job import Error, Hyperparameters
 
-from ftsafety.api.job import Job, api_key, identifier, is_here, reason, word
+from ftsafety.api.job import Job, api_key, http_client, identifier, reason, word
 from ftsafety.api.money import CATALOGUE, CONFIG, Budget, dollars
 from ftsafety.api.requests import CHARACTERS_PER_TOKEN, MOST_TOKENS
 from ftsafety.api.store import FineTuning, Store
@@ -120,8 +120,7 @@ def _job(
 
 
 def _client(job: Job) -> openai.OpenAI:
-    http = openai.DefaultHttpxClient(trust_env=False) if is_here(job.endpoint) else None
-    return openai.OpenAI(**job.client_options(), http_client=http)
+    return openai.OpenAI(**job.client_options(), http_client=http_client(job.endpoint))
 
 
 class _FineTunings:

@@ -35,6 +35,11 @@ def is_here(endpoint: Endpoint) -> bool:
     return httpx2.URL(endpoint.base_url).host in ("127.0.0.1", "localhost", "::1")
 
 
+def http_client(endpoint: Endpoint) -> httpx2.Client | None:
+    """What openai's client for blocking calls sends by; None: its own."""
+    return openai.DefaultHttpxClient(trust_env=False) if is_here(endpoint) else None
+
+
 @dataclass
 class Job:
     """One call of `ask`."""
