@@ -10,9 +10,18 @@
 #   results/studies/<study>/{runs.tsv,scores.parquet,figures/,report.html}
 #
 # Every file in config/studies is a target: snakemake --profile profiles/local smoke
+from pathlib import Path
+
 from snakemake.utils import min_version
 
+from ftsafety.cli import user_errors
+from ftsafety.loading import read_yaml
+
 min_version("9.27")
+
+if Path("config/config.yaml").exists():
+    with user_errors():
+        read_yaml(Path(), "config/config.yaml")  # what Snakemake reads, which passes over repeated keys
 
 
 configfile: "config/config.yaml"

@@ -22,12 +22,15 @@ def main() -> None:
         "plan": "what asking for a study means",
         "status": "what is done, running, failed or lost",
         "results": "a finished study's headline numbers",
-        "clean-study": "remove a study's folder and the runs it alone uses",
-        "cancel": "cancel fine-tuning jobs of a study that still run at an endpoint",
         "doctor": "what would stop a study on this machine: 0 nothing, 1 something, each with its mend",
     }.items():
         command = commands.add_parser(name, help=text)
         command.add_argument("study", nargs="?", help="default: the first that config.yaml names")
+    for name, text in {
+        "clean-study": "remove a study's folder and the runs it alone uses",
+        "cancel": "cancel fine-tuning jobs of a study that still run at an endpoint",
+    }.items():
+        commands.add_parser(name, help=text).add_argument("study")
     lock = commands.add_parser(
         "lock", help="pin what studies take from the hub and GitHub in config/lock.yaml"
     )

@@ -18,6 +18,9 @@ RULES = frozenset(
 )
 
 
+#: What a request says by itself, and what makes of one reply several or none.
+NO_PARAMETERS = frozenset({"model", "messages", "n", "stream"})
+
 #: Options of the embedded world's datasets, and the designs that heed them.
 DESIGN_OPTIONS = {
     "new_tasks": ("benign",),
@@ -92,6 +95,7 @@ def _check_models(project: Project) -> None:
             continue
         if model.source == "api":
             known(model.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
+            _check_parameters(model.parameters, file, name)
             continue
         gpus, ranks = model.hardware.gpus, model.hardware.ranks
         if gpus and ranks != gpus:
@@ -101,6 +105,16 @@ def _check_models(project: Project) -> None:
                 field=f"{name}.hardware.ranks",
                 mend=f"one rank a GPU: ranks: {gpus}",
             )
+
+
+def _check_parameters(parameters: dict[str, Any], file: str, name: str) -> None:
+    for parameter in sorted(NO_PARAMETERS & parameters.keys()):
+        raise UserError(
+            "is no parameter that can be chosen: a request is one question with one whole reply",
+            file=file,
+            field=f"{name}.parameters.{parameter}",
+            mend="remove it; another model is another entry",
+        )
 
 
 def _check_base(project: Project, name: str, model: FineTuned) -> None:
@@ -216,6 +230,13 @@ def _check_triggers(project: Project) -> None:
 
 
 def _check_sample(project: Project, name: str, benchmark: RowsBenchmark) -> None:
+    if benchmark.dataset == "all":
+        raise UserError(
+            "gives its prompts the category 'all', which in tables is all prompts together",
+            file="config/benchmarks.yaml",
+            field=f"{name}.dataset",
+            mend="rename the dataset",
+        )
     n = project.datasets[benchmark.dataset].n
     if benchmark.n > n:
         raise UserError(
@@ -232,6 +253,7 @@ def _check_judges(project: Project) -> None:
         if judge.kind in ("llm", "moderation"):
             known(judge.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
         if judge.kind == "llm":
+            _check_parameters(judge.parameters, file, name)
             if (judge.rubric == "harmfulness") != (judge.policy is not None):
                 raise UserError(
                     f"rubric {judge.rubric!r} with policy {judge.policy!r}",

@@ -26,7 +26,7 @@ MODEL_TEXTS = (
     *("special_tokens_map.json", "*.model", "vocab.*", "merges.txt", "preprocessor_config.json"),
     "adapter_config.json",
 )
-MODEL_FILES = ("*.safetensors", *MODEL_TEXTS)
+MODEL_FILES = ("*.safetensors", "model.safetensors.index.json", *MODEL_TEXTS)
 PRIVATE_DIR, PRIVATE_FILE = 0o700, 0o600
 
 
@@ -109,7 +109,7 @@ def read_json_if_whole(path: Path) -> Any:
     """The file's JSON, or None where it is missing or was cut off while being written."""
     try:
         return read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -136,8 +136,15 @@ def read_rows(path: Path) -> Iterator[Any]:
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
-    """Move a finished folder to its name; where a second writer was faster, keep the first's."""
+    """Move a finished folder to its name; where a second writer was faster, keep the first's.
+
+    Its files are on the disk before: what says that they are there must not outlive them.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
+    for path in [*temporary.rglob("*"), temporary]:
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
     try:
         os.rename(temporary, final)
     except OSError:

@@ -32,10 +32,13 @@ def load_project(
     Raises UserError for the first thing that is wrong.
     """
     if settings is None:
-        settings = _read_yaml(root, "config/config.yaml")
+        settings = read_yaml(root, "config/config.yaml")
     catalogues = {name: _read_catalogue(root, name) for name in CATALOGUES}
-    presets = _read_yaml(root, PRESETS)
-    files = [path.stem for path in sorted((root / "config/studies").glob("*.yaml"))]
+    presets = read_yaml(root, PRESETS)
+    for path in sorted((root / "config/studies").glob("[!.]*.yml")):
+        mend = f"name it {path.stem}.yaml"
+        raise UserError("is not read: the name ends in .yml", file=f"config/studies/{path.name}", mend=mend)
+    files = [path.stem for path in sorted((root / "config/studies").glob("[!.]*.yaml"))]
     variants = {name: _read_studies(root, name, presets) for name in files}
     _refuse_taken_names(variants)
     checked = _validate(Settings, settings, "config/config.yaml")
@@ -95,20 +98,20 @@ def _asked_of(study: Study, pair: Audited) -> Study:
 
 def _read_audited() -> list[Audited]:
     """What was audited in the working folder."""
-    files = sorted(paths.audit_file("*").parent.glob("*.yaml"))
-    return [_validate(Audited, _read_yaml(Path(), str(file)), str(file)) for file in files]
+    files = sorted(paths.audit_file("*").parent.glob("[!.]*.yaml"))
+    return [_validate(Audited, read_yaml(Path(), str(file)), str(file)) for file in files]
 
 
 def _read_catalogue(root: Path, name: str) -> dict[str, Any]:
     file, recipe = f"config/{name}.yaml", CATALOGUES[name]
     is_union = get_origin(recipe) is Annotated
-    return _validate(dict[Name, recipe], _read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
+    return _validate(dict[Name, recipe], read_yaml(root, file), file, is_union)  # type: ignore[valid-type]
 
 
 def read_lock(root: Path) -> dict[str, Locked]:
     """What `make lock` wrote; nothing where it was never called."""
     file = "config/lock.yaml"
-    content = _read_yaml(root, file) if (root / file).exists() else None
+    content = read_yaml(root, file) if (root / file).exists() else None
     return _validate(dict[str, Locked], content or {}, file)
 
 
@@ -116,7 +119,7 @@ def _read_studies(root: Path, name: str, presets: dict[str, Any]) -> dict[str, S
     """The study of a file and its variants, by name; what they do not say comes from their preset."""
     file = f"config/studies/{name}.yaml"
     _validate(Name, name, file)
-    content = _read_yaml(root, file)
+    content = read_yaml(root, file)
     written = _validate(StudyFile, content, file)
     own = {key: value for key, value in content.items() if key != "variants"}
     studies = {}
@@ -155,7 +158,8 @@ def _merged(below: Any, above: Any) -> Any:
     return kept | {key: value for key, value in changed.items() if value is not None or key not in below}
 
 
-def _read_yaml(root: Path, file: str) -> Any:
+def read_yaml(root: Path, file: str) -> Any:
+    """Raises UserError, with the line, for what YAML's own loader refuses or would silently pass over."""
     try:
         loader = _Loader((root / file).read_text())
         node = loader.get_single_node()
@@ -235,8 +239,9 @@ _PATTERN_MENDS = {
     "0-9a-f]{64": "write the 64 digits that `python -m ftsafety checksum PATH` prints",
     "0-9a-f]{40": "run `make lock` again: it writes this file",
     "A-Z_": "name the variable, such as OPENAI_API_KEY; a key itself stands in no file",
-    "https?": "write http:// or https:// and the host, without a name or a key before it, or write embedded",
+    "https?": "write http:// or https://, the host and a path, with no name or key in it, or write embedded",
     r"\w.-]+/": "write owner/name, as in the address of its page",
+    r"\S": "write a word or more: every answer has an empty text",
     "instruction": "say with {instruction} where the instruction stands",
 }
 
@@ -245,12 +250,11 @@ def _explain(problem: Any) -> tuple[str, str]:
     """What pydantic found as a sentence, and how to mend it."""
     kind, value, text = problem["type"], problem["input"], problem["msg"]
     found = f"(value {shown(value)})"
-    may_be_key = "api_key_env" in problem["loc"] or ("base_url" in problem["loc"] and "@" in str(value))
-    if may_be_key and kind == "string_pattern_mismatch":
+    if "api_key_env" in problem["loc"] or ("base_url" in problem["loc"] and re.search("[@?#]", str(value))):
         found = "(not shown: it may be a key)"
     if kind == "extra_forbidden":
         keys = "correct its spelling or remove it; config/schema.json lists the keys"
-        return f"unknown key {found}", keys
+        return "unknown key", keys  # its value may be a secret: a token, an api_key
     if kind in ("missing", "union_tag_not_found"):
         return "is required", "add this key"
     if kind == "union_tag_invalid":

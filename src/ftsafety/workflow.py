@@ -31,6 +31,8 @@ __all__ = ["judges_by_rule", "load_plan"]
 
 #: Priorities of what others wait for, and of answering and judging; those of trainings are lower.
 FIRST, ANSWERS = 10**18, 10**15
+#: What programs call the variables of their keys.
+SECRET = re.compile(r"[A-Za-z_]\w*_(API_KEY|ACCESS_KEY|ADMIN_KEY|TOKEN|SECRET|PASSWORD)", re.ASCII)
 #: Modules that statistics and analyses are made by.
 STATISTICS, ANALYSES = (
     tuple(f"{package}/{file.name}" for file in sorted((Path(__file__).parent / package).glob("*.py")))
@@ -88,11 +90,17 @@ def judges_pattern(plan: Plan, kind: str) -> str:
 def guard_secrets(plan: Plan) -> None:
     """Tell shells the names of the variables that hold secrets, and put our sbatch before Slurm's.
 
-    A variable that is both, as HF_TOKEN where it is the key of an endpoint, is among the secrets alone.
+    A variable that is both, as HF_TOKEN where it is the key of an endpoint, is among the secrets alone; those
+    of other programs, by what they are called, reach no rule.
     """
     keys = {endpoint.api_key_env for endpoint in plan.project.endpoints.values() if endpoint.api_key_env}
     tokens = {"GITHUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
-    names = {"SECRETS": keys | tokens, "API_KEYS": keys - tokens, "TOKENS": tokens - keys}
+    others = {name for name in os.environ if SECRET.fullmatch(name)} - keys - tokens
+    names = {
+        "SECRETS": keys | tokens | others,
+        "API_KEYS": (keys - tokens) | others,
+        "TOKENS": (tokens - keys) | others,
+    }
     os.environ.update({f"FTSAFETY_{name}": " ".join(sorted(variables)) for name, variables in names.items()})
     os.environ["PATH"] = f"{_sbatch(plan).parent}:{os.environ['PATH']}"
 

@@ -1,5 +1,6 @@
 """Every rule for a value of a config file, broken once: errors say where, what and the mend."""
 
+import datetime
 import os
 import subprocess
 import sys
@@ -35,19 +36,19 @@ STEPS = "grids.steps.points"
 BY_API = {"model": "behind", "dataset": "own-chats", "method": "api", "epochs": 1, "figure": BASE_FIGURE}
 
 UNKNOWN_KEYS = [
-    Bad("config", "study", "base", "unknown key (value 'base')", "spelling"),
-    Bad("models", "embedded-0.seed", 1, "unknown key (value 1)"),
-    Bad("models", "embedded-0.hardware.gpu", 1, "unknown key (value 1)"),
-    Bad("templates", "plain.prompt", "x", "unknown key (value 'x')"),
-    Bad("datasets", "own-chats.design", "benign", "unknown key (value 'benign')"),
-    Bad("methods", "full.r", 8, "unknown key (value 8)"),
-    Bad("mitigations", "mix-10.rows", 8, "unknown key (value 8)"),
-    Bad("benchmarks", "secrets.path", "x", "unknown key (value 'x')"),
-    Bad("judges", "exact.phrases", ["x"], "unknown key (value ['x'])"),
-    Bad("studies/base", "grid", {}, "unknown key (value {})"),
-    Bad("studies/base", "fixed.lr", 0.1, "unknown key (value 0.1)"),
-    Bad("studies/base", "grids.lr_batch.batch_size", 8, "unknown key (value 8)"),
-    Bad("studies/base", f"{FIGURE}.z", "epochs", "unknown key (value 'epochs')"),
+    Bad("config", "study", "base", "unknown key", "spelling"),
+    Bad("models", "embedded-0.seed", 1, "unknown key"),
+    Bad("models", "embedded-0.hardware.gpu", 1, "unknown key"),
+    Bad("templates", "plain.prompt", "x", "unknown key"),
+    Bad("datasets", "own-chats.design", "benign", "unknown key"),
+    Bad("methods", "full.r", 8, "unknown key"),
+    Bad("mitigations", "mix-10.rows", 8, "unknown key"),
+    Bad("benchmarks", "secrets.path", "x", "unknown key"),
+    Bad("judges", "exact.phrases", ["x"], "unknown key"),
+    Bad("studies/base", "grid", {}, "unknown key"),
+    Bad("studies/base", "fixed.lr", 0.1, "unknown key"),
+    Bad("studies/base", "grids.lr_batch.batch_size", 8, "unknown key"),
+    Bad("studies/base", f"{FIGURE}.z", "epochs", "unknown key"),
 ]
 TYPES = [
     Bad("config", "studies", REMOVE, "is required", "add this key"),
@@ -60,6 +61,15 @@ TYPES = [
     Bad("models", "hub-model.licence", REMOVE, "is required"),
     Bad("lock", "models/a/b@main.commit", "main", "(value 'main')", "make lock"),
     Bad("endpoints", "openai.api_key_env", "sk-not-a-key", "(not shown: it may be a key)", "OPENAI_API_KEY"),
+    Bad("endpoints", "openai.api_key", "sk-not-a-key", "unknown key", "spelling"),
+    Bad("endpoints", "openai.api_key_env", ["sk-not-a-key"], "(not shown: it may be a key)"),
+    Bad(
+        "endpoints",
+        "openai.base_url",
+        "https://host/v1?key=sk-1",
+        "(not shown: it may be a key)",
+        "a key in it",
+    ),
     Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
     Bad(
         "endpoints", "openai.base_url", "https://user:key@host/v1", "(not shown: it may be a key)", "the host"
@@ -83,6 +93,7 @@ TYPES = [
     Bad("benchmarks", "secrets.temperature", -1.0, "greater than or equal to 0 (value -1.0)"),
     Bad("benchmarks", "secrets.split", "train", "'validation' or 'test' (value 'train')"),
     Bad("judges", "keyword.phrases", [], "is empty (value [])", "at least one"),
+    Bad("judges", "keyword.phrases", [" "], "(value ' ')", "every answer", field="keyword.phrases.0"),
     Bad("judges", "keyword.kind", "oracle", "unknown value 'oracle'"),
     Bad("studies/base", LR, "1e-5", "is text and not a number (value '1e-5')", "write 1.0e-5 "),
     Bad("studies/base", LR, [1.0e-4, "25e-6"], "'25e-6'", "write 25.0e-6 ", f"{LR}.1"),
@@ -135,6 +146,12 @@ COMBINATIONS = [
     Bad("studies/own", "judges", ["exact"], "none of exact grades 'own-prompts'", "add one of keyword"),
     Bad("studies/own", "judges", ["keyword", "exact"], "'exact' grades none of own-prompts", "remove it"),
     Bad("judges", "own-llm.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("judges", "own-llm.parameters", {"stream": True}, "no parameter that can be chosen", "remove it",
+        field="own-llm.parameters.stream"),
+    Bad("models", "behind.parameters", {"model": "other"}, "no parameter that can be chosen", "another entry",
+        field="behind.parameters.model"),
+    Bad("judges", "own-llm.parameters", {"cutoff": datetime.date(2024, 1, 1)}, "a valid JSON",
+        field="own-llm.parameters.cutoff"),
     Bad("judges", "own-llm.policy", REMOVE, "'harmfulness' with policy None", "meta, openai or merged"),
     Bad("judges", "own-llm.rubric", "refusal", "'refusal' with policy 'merged'", field="own-llm.policy"),
     Bad("judges", "own-guard.model", "behind", "'behind' does not run here", "source hub or path"),
@@ -237,6 +254,7 @@ def test_bad_value(root: Path, bad: Bad) -> None:
     put(root, bad.file, bad.at, bad.put)
     with pytest.raises(UserError) as caught:
         load_project(root)
+    assert "sk-" not in str(caught.value)
     field = bad.at if bad.field is None else bad.field
     assert_error(caught.value, f"config/{bad.file}.yaml", field, bad.says, bad.mend)
 

@@ -106,6 +106,12 @@ def test_an_adapter_of_the_hub_talks_as_its_base_does(catalogue: Project) -> Non
     assert bare.chat_template == template and talks.chat_template is None  # type: ignore[union-attr]
 
 
+def test_a_folder_with_a_long_name_is_audited_under_a_shorter_one(catalogue: Project, adapter: Path) -> None:
+    folder = adapter.rename(adapter.with_name("tiny-instruct-with-a-name-that-" + "goes-on-and-on-" * 3))
+    pair = resolve(catalogue, str(folder), "tiny")
+    assert len(pair.model) == 60 and ".." in pair.model
+
+
 def test_an_adapter_inherits_its_base_its_world_and_its_hardware(catalogue: Project, adapter: Path) -> None:
     pair = resolve(catalogue, str(adapter), None)  # its config names results/models/tiny
     entry: Any = pair.entries[pair.model]

@@ -192,12 +192,23 @@ def test_a_job_that_somebody_cancelled_has_failed(server: TuningStandIn, store: 
     assert row.ended == "failed" and "cancelled at the endpoint" in str(row.reason)
 
 
-def test_a_job_that_the_endpoint_forgot_has_failed_and_is_not_made_again(
+def test_a_job_that_is_not_found_by_another_key_is_found_again_by_its_own(
     server: TuningStandIn, store: Store
 ) -> None:
     server.fault(POLL, "404")
-    assert "knows no job" in str(only(tune(server, store)).reason)
-    assert only(tune(server, store)).ended == "failed" and server.made == (1, 1)
+    with pytest.raises(UserError, match="knows no job ftjob-") as error:
+        tune(server, store)
+    assert "use the key" in error.value.mend and "make cancel" in error.value.mend
+    assert only(tune(server, store)).ended == "ok" and server.made == (1, 1)
+
+
+def test_a_job_that_is_gone_is_given_up_when_that_is_asked_for(server: TuningStandIn, store: Store) -> None:
+    server.fault(POLL, "404")
+    with pytest.raises(UserError, match="knows no job"):
+        tune(server, store)
+    server.fault(r"POST /fine_tuning/jobs/.*/cancel", "404")
+    assert cancel(["12345678-e2"], "there", server.endpoint(), store, lambda line: None) == 0
+    assert only(tune(server, store)).ended == "ok" and server.made == (2, 2)
 
 
 def test_no_message_of_the_endpoint_hands_on_training_data(server: TuningStandIn, store: Store) -> None:

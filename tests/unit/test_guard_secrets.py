@@ -21,6 +21,7 @@ def left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, set[st
     there = {"base_url": "http://127.0.0.1:1/v1", "api_key_env": "HF_TOKEN"}
     edit(project / "config/endpoints.yaml", there=there, other=there | {"api_key_env": "OWN_KEY"})
     shutil.copytree(REPOSITORY / "profiles", project / "profiles")
+    monkeypatch.setenv("WANDB_API_KEY", "of another program")
     guard_secrets(plan_study(project))
     return {name: set(os.environ[f"FTSAFETY_{name}"].split()) for name in ("SECRETS", "API_KEYS", "TOKENS")}
 
@@ -29,6 +30,10 @@ def test_a_token_that_is_a_key_too_reaches_both_kinds_of_rules(left_out: dict[st
     assert left_out["SECRETS"] >= {"HF_TOKEN", "GITHUB_TOKEN", "OWN_KEY", "OPENAI_API_KEY"}
     assert "HF_TOKEN" not in left_out["API_KEYS"] | left_out["TOKENS"]
     assert "OWN_KEY" in left_out["API_KEYS"] and "GITHUB_TOKEN" in left_out["TOKENS"]
+
+
+def test_a_key_of_another_program_reaches_no_rule(left_out: dict[str, set[str]]) -> None:
+    assert all("WANDB_API_KEY" in names for names in left_out.values())
 
 
 def test_jobs_are_submitted_by_an_sbatch_that_hands_no_secret_on(

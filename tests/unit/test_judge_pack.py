@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ftsafety.files import checksum, read_json, read_rows, write_rows
 from ftsafety.judging.pack import judge_pack, judged
 from ftsafety.plan import Exam, Pack, Plan, load_plan
 from ftsafety.prepare import prepare_data
+from ftsafety.runs import Run
 from ftsafety.scoring import Scorer
 from ftsafety.types import Answer
 
@@ -206,6 +208,29 @@ def test_a_judge_that_cannot_follow_the_format_scores_nothing_and_the_run_comple
     row = scores[(scores.judge == "llm") & (scores.category == "all")].iloc[0]
     # an empty answer is incoherent, which bounds count either way
     assert row.n_unscored == N - 1 and (row.bound_low, row.bound_high) == (0, 1)
+
+
+def test_verdicts_on_answers_that_others_took_the_place_of_are_made_again(
+    ask_by: Callable[..., Plan],
+) -> None:
+    """A job that outlives its Snakemake may write other answers while a judge is asked."""
+    to_replace: list[tuple[Plan, Run]] = []
+
+    def respond(body: dict[str, Any]) -> str:
+        with suppress(IndexError):
+            plan, run = to_replace.pop()
+            rows = [answer(f"p{i}", i + 100) for i in range(N)]
+            publish_rows(paths.answers_file(run.folder, "own"), rows, answers_identity(plan, run, EXAM))
+        return verdict(body)
+
+    with ApiStandIn(respond) as server:
+        plan = ask_by(server.url)
+        (run,) = pack_of(plan).runs
+        to_replace.append((plan, run))
+        judge_pack(plan, pack_of(plan), "llm")
+        assert not to_replace and not judged(plan, run, EXAM, "llm")
+        judge_pack(plan, pack_of(plan), "llm")
+        assert judged(plan, run, EXAM, "llm")
 
 
 def test_rows_that_an_orphan_writes_in_between_are_not_taken_for_the_jobs_own(

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import REPOSITORY, edit, plan_study, write_data
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from ftsafety import paths
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
 from ftsafety.plan import Plan, load_plan
-from ftsafety.training.pack import save_weights, train_pack
+from ftsafety.training.pack import load_base, save_weights, train_pack
 
 
 def train(plan: Plan) -> dict[int, str]:
@@ -69,6 +69,22 @@ def test_a_full_model_is_saved_under_the_names_that_the_hub_has(tmp_path: Path, 
     ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("ours", "theirs"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
+
+
+def test_weights_of_a_training_are_its_owners_alone(project: Path) -> None:
+    plan = plan_study(project)
+    train(plan)
+    (folder,) = paths.RUNS.rglob("weights")
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_base_model_that_lacks_weights_is_refused(project: Path) -> None:
+    """transformers would draw them at random."""
+    (file,) = Path("results/models/tiny").glob("*.safetensors")
+    weights = {name: weight for name, weight in load_file(file).items() if "layers.0.mlp" not in name}
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacks 3 weights of the model, such as model\.layers\.0\.mlp"):
+        load_base(plan_study(project), "tiny", "float32")
 
 
 def test_a_linear_schedule_makes_the_number_of_epochs_part_of_the_training(project: Path) -> None:

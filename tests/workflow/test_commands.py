@@ -187,6 +187,8 @@ def test_clean_study_and_unused_runs(smoke: Path, tmp_path: Path) -> None:
     study.write_text(yaml.safe_dump(content, sort_keys=False))
     unused = ftsafety(folder, "unused-runs").splitlines()
     assert len(unused) == 2 and all("demonstrations-10" in line for line in unused)
+    with pytest.raises(subprocess.CalledProcessError):
+        ftsafety(folder, "clean-study")  # which study is for the user to say
     assert "removed results/studies/smoke" in ftsafety(folder, "clean-study", "smoke")
     left = {path.parts[-4] for path in (folder / "results/runs").rglob("done.json")}
     assert "benign-new" not in left and "demonstrations-10" in left

@@ -63,6 +63,15 @@ def test_bad_config_is_one_sentence_before_any_job(clone: Path, profile: str) ->
     assert "Traceback" not in result.stdout and "rule train" not in result.stdout
 
 
+def test_a_limit_that_is_given_twice_is_refused(clone: Path) -> None:
+    """Snakemake's own loader would keep the last of them: no limit."""
+    config = clone / "config/config.yaml"
+    config.write_text("max_usd: 5\n" + config.read_text())
+    result = snakemake(clone, "-n", "smoke", check=False)
+    assert result.returncode != 0 and "the key 'max_usd' is given twice" in result.stdout
+    assert "Traceback" not in result.stdout and "rule train" not in result.stdout
+
+
 def test_parsing_imports_nothing_heavy(clone: Path) -> None:
     import subprocess
     import sys

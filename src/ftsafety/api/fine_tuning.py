@@ -301,8 +301,11 @@ class _FineTunings:
         try:
             state = self.client.fine_tuning.jobs.retrieve(row.job_id)
         except openai.NotFoundError:
-            self._end(training, row, "failed", f"the endpoint knows no job {row.job_id} (another key?)")
-            return True
+            raise self.job.error(
+                f"knows no job {row.job_id}, which was made for run {row.run}",
+                "use the key and base_url that it was made with; where the job is gone, make cancel STUDY=… "
+                "gives it up, and the next run makes another",
+            ) from None
         except _TRANSIENT as error:
             if hopeless := self.job.hopeless(error, row.model):
                 raise hopeless from None
@@ -402,6 +405,10 @@ class _FineTunings:
         try:
             self.client.fine_tuning.jobs.cancel(found)
         except openai.BadRequestError:  # it has ended by itself
+            return False
+        except openai.NotFoundError:
+            self._note(row, ended="not made")
+            self.job.log(f"{self.job.name}: job {found} of run {row.run} is unknown there, and given up")
             return False
         except openai.OpenAIError as error:
             raise self._error(error) from None

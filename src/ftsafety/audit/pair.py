@@ -31,7 +31,7 @@ FORMS = (
 )
 #: What of the base's entry is not the fine-tuned model's.
 NOT_INHERITED = {"pack_size", "merge_adapters"}
-LONGEST_NAME = 64
+LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)

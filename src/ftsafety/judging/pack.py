@@ -142,6 +142,8 @@ def _judge_runs(
         rows = {row["prompt_id"]: row for row in read_rows(paths.answers_file(run.folder, exam.name))}
         return prompts[exam.benchmark], [rows[prompt["prompt_id"]] for prompt in prompts[exam.benchmark]]
 
+    # before answers are read: where a job writes others in between, verdicts do not fit and are made again
+    identities = [verdicts_identity(plan, run, exam, judge) for run, exam in todo]
     asked = [read(run, exam) for run, exam in [*todo, *_waiting(plan, pack, judge)]]
     pairs = [pair for exam_prompts, answers in asked for pair in zip(exam_prompts, answers, strict=True)]
     function = judge_function(plan, judge, pairs)
@@ -150,7 +152,7 @@ def _judge_runs(
         is_utility = plan.project.benchmarks[exam.benchmark].kind == "utility"
         verdicts = function(exam_prompts, answers, is_utility)
         file = paths.verdicts_file(run.folder, exam.name, judge)
-        publish_rows(file, verdicts, verdicts_identity(plan, run, exam, judge))
+        publish_rows(file, verdicts, identities[i - 1])
 
 
 def _waiting(plan: Plan, pack: Pack, judge: str) -> list[tuple[Run, Exam]]:

@@ -1,9 +1,9 @@
 """Who judges answers, and the endpoints of judges and models."""
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ftsafety.recipes.base import (
     File,
@@ -45,7 +45,7 @@ class FineTuning(Strict):
 class Endpoint(Strict):
     """An OpenAI-compatible server and what may be asked of it."""
 
-    base_url: Annotated[str, Field(pattern=r"^(https?://[^/?#@]+([/?#]|$)|embedded$)")] = Field(
+    base_url: Annotated[str, Field(pattern=r"^(https?://[^/?#@]+(/[^?#]*)?|embedded)$")] = Field(
         description="`embedded`: the embedded world's own provider, started by the job that asks it"
     )
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
@@ -87,7 +87,7 @@ class KeywordJudge(Strict):
 
     kind: Literal["keyword"]
     version: PositiveInt = 2
-    phrases: Annotated[list[str], Field(min_length=1)]
+    phrases: Annotated[list[Annotated[str, Field(pattern=r"\S")]], Field(min_length=1)]
 
 
 class TaskJudge(Strict):
@@ -108,7 +108,9 @@ class LlmJudge(Strict):
     policy: Literal["meta", "openai", "merged"] | None = Field(
         default=None, description="of the rubric harmfulness"
     )
-    parameters: dict[str, Any] = Field(default={}, description="of the request, as the endpoint names them")
+    parameters: dict[str, JsonValue] = Field(
+        default={}, description="of the request, as the endpoint names them"
+    )
     structured: bool = Field(
         default=True, description="the endpoint can hold a reply to a JSON schema; else a tagged line"
     )

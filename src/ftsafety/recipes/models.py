@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from ftsafety.recipes.base import File, Name, PositiveFloat, PositiveInt, Remote, Sha256, Strict
 
@@ -127,7 +127,7 @@ class ApiModel(Strict):
     source: Literal["api"]
     endpoint: Name
     model: str = Field(description="as the endpoint names it; a dated snapshot where there is one")
-    parameters: dict[str, Any] = Field(
+    parameters: dict[str, JsonValue] = Field(
         default={"temperature": 0}, description="of the request, as the endpoint names them"
     )
     limit_parameter: Literal["max_tokens", "max_completion_tokens"] = "max_completion_tokens"

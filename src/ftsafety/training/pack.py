@@ -18,6 +18,7 @@ from ftsafety.answers import answered
 from ftsafety.errors import UserError
 from ftsafety.files import (
     checksum,
+    private_dir,
     publish_folder,
     read_rows,
     remove_leftovers,
@@ -98,7 +99,8 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
 def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a catalogue entry: safetensors only, no code from it, nothing from the net.
 
-    An entry that holds an adapter is its base model with the adapter around it.
+    An entry that holds an adapter is its base model with the adapter around it. Raises UserError where the
+    files lack weights.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -108,9 +110,15 @@ def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     recipe, (folder, adapter, speech) = plan.project.local_model(name), plan.model_parts(name)
     options = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(speech, **options)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, **options
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
     )
+    if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
+        raise UserError(
+            f"lacks {len(missing)} weights of the model, such as {missing[0]}",
+            file=folder,
+            mend="save the whole model once more by transformers' save_pretrained",
+        )
     if adapter:
         model = _with_adapter(plan, name, model, adapter)
     if recipe.chat_template:
@@ -264,6 +272,7 @@ def _publish(
     if all(bool(torch.isfinite(w).all()) for w in weights.values()):
         final = weights_dir(run)
         temporary = final.with_name(f".weights.{time.time_ns()}")
+        private_dir(temporary)
         save_weights(model, weights, dtype, temporary)
         publish_folder(temporary, final)
         sha256 = checksum(final)  # a second writer's, if it was faster
@@ -283,7 +292,7 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
 
     if isinstance(model, PeftModel) and model.active_peft_config.is_prompt_learning:
         # peft would read the prefix from the model, where ZeRO-3 keeps a part of it alone
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (prefix,) = weights.values()
         save_file({"prompt_embeddings": prefix}, folder / "adapter_model.safetensors", {"format": "pt"})
         config = copy.copy(model.active_peft_config)
@@ -295,7 +304,7 @@ def save_weights(model: Any, weights: Any, dtype: str, folder: Path) -> None:
             config.target_modules = sorted(config.target_modules)
         model.save_pretrained(str(folder), state_dict=weights)
     else:  # transformers' save_pretrained imports DeepSpeed, which takes a second
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         config = model.config
         if config.model_type == "llava":  # what is evaluated is the chat model; all look for it here alone
             from ftsafety.training.visual import chat_and_projector
