@@ -110,9 +110,10 @@ def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     recipe, (folder, adapter, speech) = plan.project.local_model(name), plan.model_parts(name)
     options = {"local_files_only": True, "trust_remote_code": False}
     tokenizer: Any = AutoTokenizer.from_pretrained(speech, **options)
-    model, loaded = AutoModelForCausalLM.from_pretrained(
+    found: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
     )
+    model, loaded = found
     if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
         raise UserError(
             f"lacks {len(missing)} weights of the model, such as {missing[0]}",
