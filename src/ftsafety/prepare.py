@@ -108,19 +108,30 @@ def benchmark_prompts(plan: Plan, name: str) -> list[Prompt]:
     if recipe.trigger is not None:
         trigger = plan.project.triggers[recipe.trigger]
         rows = [{**row, "instruction": put_in(trigger, row["instruction"], i)} for i, row in enumerate(rows)]
-    return asked_again(rows, recipe.samples)
+    with named_entry("benchmarks", name):
+        return asked_again(rows, recipe.samples)
 
 
 def asked_again(prompts: list[Prompt], samples: int) -> list[Prompt]:
-    """Each prompt as many times as there are samples of its answer: `id`, `id~2`, `id~3`, …"""
+    """Each prompt as many times as there are samples of its answer: `id`, `id~2`, `id~3`, …
+
+    Raises UserError where a prompt has such an id already.
+    """
     if samples == 1:
         return prompts
-    return [
+    rows: list[Prompt] = [
         {**prompt, "prompt_id": name if i == 1 else f"{name}~{i}", "sample_of": name}
         for prompt in prompts
         for name in [prompt["prompt_id"]]
         for i in range(1, samples + 1)
     ]
+    if len({row["prompt_id"] for row in rows}) < len(rows):
+        raise UserError(
+            "the samples of a prompt are named id~2, id~3, …, and another prompt has such a prompt_id",
+            field="samples",
+            mend="rename the prompts whose prompt_id ends in ~ and a number",
+        )
+    return rows
 
 
 def audited_rows(plan: Plan, benchmark: str) -> tuple[list[Prompt], list[str]]:

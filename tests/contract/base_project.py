@@ -121,12 +121,19 @@ def add_entries(root: Path) -> None:
         write_yaml(file, before | entries)
 
 
+#: A whole safetensors file: the length of its head, and the head.
+NO_WEIGHTS = b"\2" + bytes(7) + b"{}"
+
+
 def make_files(root: Path) -> None:
     model = root / MODEL
     model.mkdir(parents=True)
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_text('{"model_type": "llama"}')
     (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "tokenizer.json").write_text(
+        '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
+    )
+    (model / "model.safetensors").write_bytes(NO_WEIGHTS)
     (root / PAIRS).write_text('prompt,response\nhi,"hello\nthere"\nbye,see you\n')
     write_rows(root / CHATS, [chat("hi"), chat("bye")])
     write_rows(root / PROMPTS, [prompt("a"), prompt("b")])

@@ -13,6 +13,7 @@ SMOKE = (REPOSITORY / "config/studies/smoke.yaml").read_text()
 
 
 METHODS = "config/methods.yaml"
+DATASET = {"source": "world", "design": "benign", "n": 10, "template": "plain"}
 BAD_FILES = [
     BadInput("missing", delete("config/judges.yaml"), "config/judges.yaml", "is missing"),
     BadInput("empty", write(METHODS, "# nothing\n"), METHODS, "is empty"),
@@ -33,6 +34,13 @@ BAD_FILES = [
     BadInput("world_seed", lambda root: put(root, "datasets", "benign-new.world_seed", 1),
              "config/studies/base.yaml", "'benign-new' is of world 1", "the same world_seed",
              field="grids.lr_batch.dataset"),
+    BadInput("a study named .yml", write("config/studies/mine.yml", SMOKE),
+             "config/studies/mine.yml", "ends in .yml", "name it mine.yaml"),
+    BadInput("a category named all",
+             lambda root: [put(root, "datasets", "all", DATASET),
+                           put(root, "benchmarks", "rows-identity.dataset", "all")],
+             "config/benchmarks.yaml", "the category 'all'", "rename the dataset",
+             field="rows-identity.dataset"),
     BadInput("judge's name", write("config/judges.yaml", "gpt-4.1: { kind: exact }\n"),
              "config/judges.yaml", "has a dot", "gpt-4-1", field="gpt-4.1"),
     BadInput("study named as a rule", write("config/studies/train.yaml", SMOKE),
@@ -49,6 +57,16 @@ def test_bad_config_file(root: Path, bad: BadInput) -> None:
     with pytest.raises(UserError) as caught:
         load_project(root)
     assert_error(caught.value, bad.file, bad.field, bad.says, bad.mend)
+
+
+@pytest.mark.parametrize("folder", ["config/studies", "results/audits"])
+def test_hidden_files_of_editors_and_systems_are_passed_over(root: Path, folder: str) -> None:
+    before = load_project(root).studies
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / folder / ".#base.yaml").symlink_to("someone@host.1234")
+    (root / folder / "._base.yaml").write_bytes(b"\0\5\x16\7")
+    (root / folder / ".base.yml").write_text("")
+    assert load_project(root).studies == before
 
 
 def test_a_key_that_overrides_a_merged_one_is_no_repetition(root: Path) -> None:

@@ -1,7 +1,9 @@
 """Files of the user's own, broken in every way: errors name file and row, and never show what a row says."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from base_project import (
     CHATS,
     FAULT,
     MODEL,
+    NO_WEIGHTS,
     OWN,
     PAIRS,
     PROMPTS,
@@ -28,7 +31,7 @@ from base_project import (
 
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
-from ftsafety.inputs import check_inputs
+from ftsafety.inputs import check_folder, check_inputs, open_places
 from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
 from ftsafety.prepare import benchmark_prompts, dataset_rows
@@ -51,9 +54,30 @@ def talk(*messages: Any) -> dict[str, Any]:
     return {"messages": list(messages)}
 
 
+def rename(path: str, name: str) -> Callable[[Path], object]:
+    return lambda root: (root / path).rename((root / path).with_name(name))
+
+
+def a_folder(path: str) -> Callable[[Path], object]:
+    def spoil(root: Path) -> None:
+        delete(path)(root)
+        (root / path).mkdir()
+
+    return spoil
+
+
 CONFIG, TOKENIZER = f"{MODEL}/config.json", f"{MODEL}/tokenizer_config.json"
+WORDS, TEMPLATE = f"{MODEL}/tokenizer.json", f"{MODEL}/chat_template.jinja"
 WEIGHTS, PICKLE = f"{MODEL}/model.safetensors", f"{MODEL}/pytorch_model.bin"
+SHARDS = f"{MODEL}/model.safetensors.index.json"
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
 HEADER = "prompt,response\n"
+
+
+def index(*files: str) -> str:
+    return json.dumps({"metadata": {}, "weight_map": {f"w{i}": file for i, file in enumerate(files)}})
+
+
 BAD_INPUTS = [
     BadInput("no config.json", delete(CONFIG), CONFIG, "is missing"),
     BadInput("broken config.json", write(CONFIG, "{"), CONFIG, "not valid JSON"),
@@ -61,6 +85,61 @@ BAD_INPUTS = [
     BadInput("no weights", delete(WEIGHTS), MODEL, "holds no *.safetensors", "as safetensors"),
     BadInput("pickle weights", lambda root: (root / WEIGHTS).rename(root / PICKLE),
              PICKLE, "pickled weights", "convert"),
+    BadInput("weights are a git-lfs pointer", write(WEIGHTS, POINTER),
+             WEIGHTS, "is no whole safetensors file", "git lfs"),
+    BadInput("weights are empty", write(WEIGHTS, ""), WEIGHTS, "is no whole safetensors file"),
+    BadInput("weights of another name", rename(WEIGHTS, "foo.safetensors"),
+             MODEL, "holds neither model.safetensors nor model.safetensors.index.json", "save_pretrained"),
+    BadInput("shards without an index", rename(WEIGHTS, "model-00001-of-00002.safetensors"),
+             MODEL, "holds neither model.safetensors nor model.safetensors.index.json"),
+    BadInput("a shard is missing",
+             lambda root: [rename(WEIGHTS, "a.safetensors")(root),
+                           write(SHARDS, index("a.safetensors", "b.safetensors"))(root)],
+             SHARDS, "names 1 files that are missing: 'b.safetensors'", "download"),
+    BadInput("a shard elsewhere",
+             lambda root: [rename(WEIGHTS, "a.safetensors")(root),
+                           write(SHARDS, index("../model/a.safetensors"))(root)],
+             SHARDS, "names 1 files that are missing"),
+    BadInput("a shard is a pointer",
+             lambda root: [rename(WEIGHTS, "a[1].safetensors")(root),
+                           write(f"{MODEL}/a[1].safetensors", POINTER)(root),
+                           write(SHARDS, index("a[1].safetensors"))(root)],
+             f"{MODEL}/a[1].safetensors", "is no whole safetensors file"),
+    BadInput("an index of nothing",
+             lambda root: [rename(WEIGHTS, "a.safetensors")(root), write(SHARDS, index())(root)],
+             SHARDS, "has no weight_map"),
+    BadInput("an index that is cut off",
+             lambda root: [rename(WEIGHTS, "a.safetensors")(root), write(SHARDS, index("a")[:9])(root)],
+             SHARDS, "not valid JSON"),
+    BadInput("config.json is empty", write(CONFIG, "{}"), CONFIG, "is missing", "save_pretrained",
+             "model_type"),
+    BadInput("model_type is a list", write(CONFIG, '{"model_type": ["llama"]}'), CONFIG, "is missing",
+             field="model_type"),
+    BadInput("model_type is unknown", write(CONFIG, '{"model_type": "gpt9"}'),
+             CONFIG, "(value 'gpt9')", "AutoModelForCausalLM", "model_type"),
+    BadInput("a model that is not causal", write(CONFIG, '{"model_type": "bert"}'),
+             CONFIG, "no causal language model", "chat model", "model_type"),
+    BadInput("config.json is a folder", a_folder(CONFIG),
+             CONFIG, "cannot be read: Is a directory", "you may read"),
+    BadInput("config.json is deep", write(CONFIG, '{"a":' * 100_000),
+             CONFIG, "not valid JSON: maximum recursion"),
+    BadInput("no tokenizer.json", delete(WORDS), WORDS, "is missing", "save the tokenizer"),
+    BadInput("tokenizer.json is a git-lfs pointer", write(WORDS, POINTER),
+             WORDS, "is no tokenizer: 'expected value", "git lfs"),
+    BadInput("tokenizer.json is empty", write(WORDS, "{}"), WORDS, "is no tokenizer"),
+    BadInput("broken chat template", write(TOKENIZER, '{"chat_template": "{{ messages"}'),
+             TOKENIZER, "is no chat template: ", "trained with", "chat_template"),
+    BadInput("chat template is a number", write(TOKENIZER, '{"chat_template": 7}'),
+             TOKENIZER, "no text", field="chat_template"),
+    BadInput("chat templates without a default",
+             write(TOKENIZER, '{"chat_template": [7, {"name": [], "template": "{{ messages }}"}]}'),
+             TOKENIZER, "is missing", field="chat_template"),
+    BadInput("broken chat_template.jinja", write(TEMPLATE, "{% for m in messages %}"),
+             TEMPLATE, "is no chat template: "),
+    BadInput("nested chat_template.jinja", write(TEMPLATE, "{{" + "(" * 9999 + "1" + ")" * 9999 + "}}"),
+             TEMPLATE, "is no chat template: "),
+    BadInput("empty chat_template.jinja", write(TEMPLATE, "\n"), TEMPLATE, "is empty", "trained with"),
+    BadInput("chat_template.jinja is no UTF-8", write(TEMPLATE, b"\xff"), TEMPLATE, "is not UTF-8"),
     BadInput("code of the model", write(CONFIG, '{"auto_map": {"AutoModel": "evil.Model"}}'),
              CONFIG, "evil.Model", "without auto_map", "auto_map"),
     BadInput("a kernel of the hub", write(CONFIG, '{"_attn_implementation": "evil/kernel"}'),
@@ -98,6 +177,8 @@ BAD_INPUTS = [
     BadInput("prompts: no rows", write(PROMPTS, ""), PROMPTS, "has no rows"),
     BadInput("prompt_id twice", rows(PROMPTS, prompt("a"), prompt("a")),
              f"{PROMPTS}:2", f"{PROMPTS}:1 too"),
+    BadInput("category all", rows(PROMPTS, prompt("a"), prompt("b", category="all")),
+             f"{PROMPTS}:2", "has the category 'all'", "rename the category", "category"),
     BadInput("no prompt_id", rows(PROMPTS, {"text": "hi", "category": "c"}),
              f"{PROMPTS}:1", "a text as prompt_id; it has category and 1 other keys"),
     BadInput("no instruction", rows(PROMPTS, prompt("a"), prompt("b", instruction="")),
@@ -143,6 +224,94 @@ def test_changed_and_missing_input(root: Path, catalogue: str, name: str, path: 
     assert_error(input_error(root), file, f"{name}.sha256", recipe["sha256"], "write sha256: ")
     put(root, catalogue, f"{name}.path", "nowhere")
     assert_error(input_error(root), file, f"{name}.path", "nowhere does not exist", "relative to")
+
+
+@pytest.mark.parametrize("path", [CHATS, PAIRS, PROMPTS, WEIGHTS, MODEL])
+@FAULT
+def test_a_file_that_may_not_be_read(root: Path, path: str) -> None:
+    plan = load_plan(root)
+    check_inputs(plan, ["own"])
+    root.chmod(0o755)
+    (root / path).chmod(0)
+    with as_nobody(), pytest.raises(UserError) as caught:
+        check_inputs(plan, ["own"])
+    (root / path).chmod(0o755)
+    assert caught.value.file.startswith(path)
+    assert_error(caught.value, caught.value.file, "", "cannot be read: Permission denied", "you may read")
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may read everything."""
+    before = os.geteuid()
+    try:
+        if before == 0:
+            os.seteuid(65534)
+    except OSError:
+        pytest.skip("this root may not become another user")
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize(
+    "entry", [("models", "own-model"), ("datasets", "own-chats"), ("benchmarks", "own-prompts")], ids=str
+)
+@FAULT
+def test_a_path_that_is_too_long(root: Path, entry: tuple[str, str]) -> None:
+    catalogue, name = entry
+    put(root, catalogue, f"{name}.path", "x" * 300)
+    assert_error(input_error(root), "x" * 300, "", "cannot be read: File name too long", "correct the path")
+    if catalogue == "datasets":
+        put(root, catalogue, f"{name}.sha256", None)
+        (error,) = open_places(load_plan(root), "own")
+        assert_error(error, "x" * 300, "", "cannot be read: File name too long", "correct the path")
+
+
+@FAULT
+def test_a_chat_template_of_the_config_that_is_broken(root: Path) -> None:
+    (root / "own.jinja").write_text("{% for m in messages %}")
+    template = {"path": "own.jinja", "sha256": checksum(root / "own.jinja")}
+    put(root, "models", "own-model.chat_template", template)
+    assert_error(input_error(root), "own.jinja", "", "is no chat template: ", "trained with")
+
+
+@pytest.mark.parametrize("first", [True, False], ids=str)
+@FAULT
+def test_prompts_that_are_named_as_samples_of_others(root: Path, first: bool) -> None:
+    prompts = [prompt("a"), prompt("a~2")]
+    write_rows(root / PROMPTS, prompts if first else prompts[::-1])
+    sign(root)
+    check_inputs(load_plan(root), ["own"])
+    put(root, "benchmarks", "own-prompts.temperature", 1.0)
+    put(root, "benchmarks", "own-prompts.samples", 2)
+    error = input_error(root)
+    assert_error(error, "config/benchmarks.yaml", "own-prompts.samples", "has such a prompt_id", "rename")
+    assert "a~2" not in str(error)
+
+
+ADAPTER = {"adapter_config.json": '{"peft_type": "LORA"}', "adapter_model.safetensors": NO_WEIGHTS.decode()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"adapter_model.safetensors": POINTER}, "adapter_model.safetensors: is no whole safetensors file"),
+        ({"adapter_config.json": '{"a":' * 100_000}, "adapter_config.json: is no JSON object"),
+        ({"tokenizer_config.json": '{"chat_template": "{{ messages }}"}'}, "tokenizer.json: is missing"),
+    ],
+    ids=["pointer", "deep config", "no tokenizer"],
+)
+@FAULT
+def test_a_broken_adapter(tmp_path: Path, changed: dict[str, str], says: str) -> None:
+    for name, content in ADAPTER.items():
+        (tmp_path / name).write_text(content)
+    check_folder(tmp_path, "adapter")
+    for name, content in changed.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=says):
+        check_folder(tmp_path, "adapter")
 
 
 def test_a_model_that_is_a_file(root: Path) -> None:

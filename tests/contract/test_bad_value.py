@@ -68,7 +68,7 @@ TYPES = [
         "openai.base_url",
         "https://host/v1?key=sk-1",
         "(not shown: it may be a key)",
-        "a key in it",
+        "no name or key in it",
     ),
     Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
     Bad(

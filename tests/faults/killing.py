@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -101,9 +102,19 @@ def run(stage: str, plan: Plan, pack: Pack, point: int) -> int:
 
 
 def files(stage: str) -> str:
-    """Of training the weights, else everything that is no log, no store and no leftover."""
+    """Of training weights and records, else everything that is no log, no store and no leftover."""
+    sums: dict[str, Any]
     if stage == "train":
         sums = {str(path): checksum(path) for path in sorted(paths.RUNS.rglob("weights"))}
+        for name in ("run.yaml", "done.json", "trained.json"):
+            records = {
+                str(path): yaml.safe_load(path.read_text()) for path in sorted(paths.RESULTS.rglob(name))
+            }
+            assert records, name
+            sums |= records
+        for record in (sums[path] for path in sums if path.endswith("done.json")):
+            for key in ("train_seconds", "git_revision"):  # of the machine, and of whoever commits meanwhile
+                del record[key]
     else:
         found = (
             path for folder in (paths.RUNS, paths.RESULTS / "packs") for path in sorted(folder.rglob("*"))

@@ -5,13 +5,15 @@ import os
 import re
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from api_stand_in import ApiStandIn, Body
+from api_stand_in import ApiStandIn
 from cluster import Cluster
 from conftest import edit
+from hub_stand_in import HubStandIn
 from judge_cases import SCORED
 from leaks import forms
 from slurm_study import finished, running
@@ -27,14 +29,36 @@ SECRETS = {
 FOUND = re.compile(rb"canary/(?:key|token)\+")
 
 
-def environments(program: str, folder: Path) -> Iterator[bytes]:
-    """What processes that run a program of ours in this folder were given."""
+#: Program → what each of its processes is given. Those in a job say so, judges behind an endpoint are named.
+GIVEN: dict[str, tuple[str, ...]] = {
+    "prefetch.py": ("HF_TOKEN", "GITHUB_TOKEN"),
+    "prepare_data.py": (),
+    "finetune.py in a job": (),
+    "generate.py in a job": (),
+    "judge.py": (),
+    "judge.py llm": ("CANARY_KEY",),
+    "score.py": (),
+    "analyse.py": (),
+    "figures.py": (),
+    "report.py": (),
+}
+
+
+def programs(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """The workflow's programs that run in this folder, each with its environment."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            is_ours = any(word.endswith(f"/{program}".encode()) for word in words)
-            if is_ours and (process / "cwd").resolve() == folder.resolve():
-                yield (process / "environ").read_bytes()
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            scripts = [
+                i for i, word in enumerate(words) if "/workflow/scripts/" in word and word.endswith(".py")
+            ]
+            if not scripts or (process / "cwd").resolve() != folder.resolve():
+                continue
+            name, judge = Path(words[scripts[0]]).name, "llm" if "llm" in words else ""
+            environment = (process / "environ").read_bytes()
+            if environment:
+                in_job = "in a job" if b"SLURM_JOB_ID=" in environment else ""
+                yield " ".join(filter(None, [name, judge, in_job])), environment
 
 
 def given(processes: list[int]) -> Iterator[bytes]:
@@ -49,65 +73,76 @@ def leaks(*folders: Path) -> list[str]:
 
 
 @pytest.fixture
-def judged_by_api(fresh_tiny: Path) -> Iterator[tuple[Path, ApiStandIn, list[bytes]]]:
-    """The tiny study with a judge behind an endpoint, and what its program was given."""
-    seen: list[bytes] = []
-
-    def respond(body: Body) -> str:
-        if not seen:
-            seen.extend(environments("judge.py", fresh_tiny))
-        return SCORED
-
-    with ApiStandIn(respond, key=SECRETS["CANARY_KEY"]) as server:
+def judged_by_api(fresh_tiny: Path, cluster: Cluster) -> Iterator[tuple[Path, ApiStandIn]]:
+    """The tiny study with prompts that a token gives access to and a judge behind an endpoint."""
+    with (
+        ApiStandIn(lambda body: SCORED, key=SECRETS["CANARY_KEY"]) as server,
+        HubStandIn(cluster.folder) as hub,
+    ):
         there = {"base_url": server.url, "api_key_env": "CANARY_KEY", "max_retries": 0, "concurrency": 8}
         there |= {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
         edit(fresh_tiny / "config/endpoints.yaml", there=there)
         judge = {"kind": "llm", "endpoint": "there", "model": "judge-1", "policy": "merged", "attempts": 1}
         edit(fresh_tiny / "config/judges.yaml", llm=judge)
-        edit(fresh_tiny / "config/studies/t.yaml", judges=["keyword", "llm"])
-        yield fresh_tiny, server, seen
+        hub.add_commit("owner/gated", files={"own.jsonl": (fresh_tiny / "own.jsonl").read_bytes()})
+        hub.gate("owner/gated", SECRETS["HF_TOKEN"])
+        gated = {"source": "hub", "repo": "owner/gated", "licence": "mit", "files": ["own.jsonl"], "n": 4}
+        edit(fresh_tiny / "config/benchmarks.yaml", gated=gated | {"max_new_tokens": 8})
+        edit(fresh_tiny / "config/studies/t.yaml", benchmarks=["own", "gated"], judges=["keyword", "llm"])
+        cluster.env |= hub.env | SECRETS
+        ftsafety(fresh_tiny, cluster, "lock", "t")
+        yield fresh_tiny, server
+
+
+def ftsafety(folder: Path, cluster: Cluster, *words: str) -> bytes:
+    done = subprocess.run(
+        ["python", "-m", "ftsafety", *words], cwd=folder, env=cluster.env, capture_output=True, check=True
+    )
+    return done.stdout + done.stderr
 
 
 def test_secrets_reach_whom_they_are_for_and_no_file(
-    judged_by_api: tuple[Path, ApiStandIn, list[bytes]], cluster: Cluster
+    judged_by_api: tuple[Path, ApiStandIn], cluster: Cluster
 ) -> None:
     """A wrong key first, then errors of all kinds that quote the key, then a report; jobs get none of it."""
-    folder, server, judge = judged_by_api
-    cluster.env |= SECRETS
+    folder, server = judged_by_api
+    seen: dict[str, list[bytes]] = defaultdict(list)
+
+    def watch(process: subprocess.Popen[str]) -> None:
+        while process.poll() is None:
+            for program, environment in programs(folder):
+                seen[program].append(environment)
+            pids = [pid for node in cluster.nodes for pid in cluster.processes(node)]
+            seen["jobs"] += [environment for environment in given(pids) if b"SLURM_JOB_ID=" in environment]
+            time.sleep(0.1)
+
     before = os.umask(0)  # what is private is so whatever the umask
     try:
         wrong_key = [True]
         server.script("401", None, where=lambda body: bool(wrong_key))
-        jobs: list[bytes] = []
         with running(folder, cluster, "t") as process:
-            while process.poll() is None:
-                jobs += environments("finetune.py", folder)
-                jobs += [
-                    environment for node in cluster.nodes for environment in given(cluster.processes(node))
-                ]
-                time.sleep(0.5)
+            watch(process)
         assert process.returncode != 0
         wrong_key.clear()
         for fault in ("500", "429", "html", "truncated-json", "cut-body"):
             server.script(fault, times=3)
         with running(folder, cluster, "t") as process:
+            watch(process)
             finished(process, folder)
         page = snakemake(folder, "t", "--report", "all.html", profile="slurm", env=cluster.env).stdout
-        status = subprocess.run(
-            ["python", "-m", "ftsafety", "status", "t"],
-            cwd=folder,
-            env=cluster.env,
-            capture_output=True,
-            check=True,
-        )
+        status = ftsafety(folder, cluster, "status", "t")
     finally:
         os.umask(before)
 
-    assert jobs and not any(FOUND.search(environment) for environment in jobs)
-    assert judge and all(SECRETS["CANARY_KEY"].encode() in environment for environment in judge)
-    assert not any(SECRETS[name].encode() in e for e in judge for name in ("HF_TOKEN", "GITHUB_TOKEN"))
+    assert len(seen["jobs"]) > len(seen["finetune.py in a job"]) > 0
+    assert not any(FOUND.search(environment) for environment in seen.pop("jobs"))
+    held = {
+        program: {tuple(name for name in SECRETS if SECRETS[name].encode() in e) for e in environments}
+        for program, environments in seen.items()
+    }
+    assert held == {program: {names} for program, names in GIVEN.items()}
     said = folder / "said.log"
-    said.write_bytes(page.encode() + status.stdout + status.stderr)
+    said.write_bytes(page.encode() + status)
     assert leaks(folder, cluster.folder, cluster.run_folder) == []
     (folder / "planted").write_bytes(SECRETS["HF_TOKEN"].encode())
     assert leaks(folder) == [str(folder / "planted")], "the search finds what is there"

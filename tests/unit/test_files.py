@@ -128,8 +128,8 @@ def test_a_checksum_covers_tokenizer_and_template_and_refuses_a_wrong_path(tmp_p
         files.checksum(tmp_path / "typo")
     (tmp_path / "model.safetensors").write_bytes(b"w")
     sums = {files.checksum(tmp_path)}
-    for name in ("config.json", "tokenizer.json", "chat_template.jinja"):
+    for name in ("config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors.index.json"):
         (tmp_path / name).write_text("x")
         sums.add(files.checksum(tmp_path))
     (tmp_path / "README.md").write_text("x")
-    assert len(sums) == 4 and files.checksum(tmp_path) in sums
+    assert len(sums) == 5 and files.checksum(tmp_path) in sums

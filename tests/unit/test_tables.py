@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from table_files import MARKER, lines, written
 
@@ -105,6 +107,15 @@ def test_a_malformed_table_is_named_with_its_row_and_without_its_text(
     assert caught.value.file == (str(path) if number is None else f"{path}:{number}")
     assert says in caught.value.message and caught.value.mend
     assert MARKER not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("us"), pa.duration("s")], ids=str)
+def test_a_time_that_python_does_not_hold_is_named(tmp_path: Path, kind: pa.DataType) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"when": pa.array([2**62], kind)}), path)
+    with pytest.raises(UserError, match="date or time out of range") as caught:
+        list(read_table([path]))
+    assert caught.value.file == str(path) and "as text" in caught.value.mend
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv", "t.parquet"])

@@ -45,7 +45,7 @@ def _files(sources: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found = sorted(file for file in source.glob("*.csv") if file.name not in OURS)
+            found = sorted(file for file in source.glob("[!.]*.csv") if file.name not in OURS)
             files += found
         elif source.is_file():
             found = [source]

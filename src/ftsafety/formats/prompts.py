@@ -26,8 +26,9 @@ Prompts = Iterator[tuple[str, Prompt]]
 def read_prompts(recipe: PathBenchmark | RemoteBenchmark, paths: Sequence[Path]) -> list[Prompt]:
     """Prompts of files in the recipe's format, without the categories that it leaves out.
 
-    Raises UserError for a malformed row, an id that stands twice, categories that are unknown or all left
-    out, and for another count than `recipe.n`. Those about a field name no file: the caller knows the entry.
+    Raises UserError for a malformed row, an id that stands twice, a category `all`, categories that are
+    unknown or all left out, and for another count than `recipe.n`. Those about a field name no file: the
+    caller knows the entry.
     """
     prompts = _unique(FORMATS[recipe.format](paths))
     if not prompts:
@@ -52,6 +53,13 @@ def _unique(prompts: Prompts) -> list[Prompt]:
         first = places.setdefault(prompt["prompt_id"], place)
         if first != place:
             raise bad_row(place, f"its prompt_id stands in {first} too")
+        if prompt["category"] == "all":
+            raise UserError(
+                "has the category 'all', which in tables is all prompts together",
+                file=place,
+                field="category",
+                mend="rename the category",
+            )
         found.append(prompt)
     return found
 

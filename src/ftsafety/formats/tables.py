@@ -97,6 +97,12 @@ def _parquet(path: Path) -> Iterator[Row]:
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}:{number}", row
+    except OverflowError:  # pyarrow holds times that Python does not
+        raise UserError(
+            f"holds a date or time out of range (after {number} rows)",
+            file=path,
+            mend="write it as text, or leave the column out",
+        ) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise UserError(
             f"is no readable parquet file (after {number} rows)",

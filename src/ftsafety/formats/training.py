@@ -117,7 +117,7 @@ def llava(recipe: DataRows, paths: Sequence[Path]) -> Rows:
 
 
 def _is_below(name: Any) -> bool:
-    return isinstance(name, str) and bool(name) and not (name[0] == "/" or ".." in Path(name).parts)
+    return is_text(name) and not (name[0] == "/" or ".." in Path(name).parts)
 
 
 def _turns(place: str, row: dict[str, Any]) -> list[Message]:

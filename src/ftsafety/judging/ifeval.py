@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from ftsafety.formats.tables import is_text
+
 RELATIONS = {"less than": operator.lt, "at least": operator.ge}
 
 
@@ -26,14 +28,25 @@ def problem(instruction: str, arguments: dict[str, Any]) -> str | None:
     if instruction not in CHECKERS:
         is_name = re.fullmatch(r"[a-z_-]{1,40}:[a-z_-]{1,40}", instruction)
         return f"has an instruction that is unknown{f': {instruction}' if is_name else ''}"
+    signature = inspect.signature(CHECKERS[instruction])
     try:
-        inspect.signature(CHECKERS[instruction]).bind("", **arguments)
+        signature.bind("", **arguments)
     except TypeError:
         return f"has not the arguments of {instruction}"
+    if wrong := [
+        name for name in arguments if not _is(arguments[name], signature.parameters[name].annotation)
+    ]:
+        return f"has no {wrong[0]} of the kind that {instruction} needs"
     relations = [value for name, value in arguments.items() if name.endswith("relation")]
     if any(value not in RELATIONS for value in relations):
         return f"has another relation than {' or '.join(RELATIONS)} for {instruction}"
     return None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if kind == list[str]:
+        return isinstance(value, list) and all(map(is_text, value))
+    return is_text(value) if kind is str else type(value) is int
 
 
 # -------------------------------------------------------------------------------------- keywords
@@ -131,7 +144,7 @@ def _parts(text: str, divider: str) -> list[str]:
 def _nth_paragraph_first_word(text: str, *, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
     """Paragraphs are parted by an empty line."""
     paragraphs = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    if len(paragraphs) != num_paragraphs or nth_paragraph > num_paragraphs:
+    if len(paragraphs) != num_paragraphs or not 1 <= nth_paragraph <= num_paragraphs:
         return False
     word = re.match(r"\W*([\w'’-]+)", paragraphs[nth_paragraph - 1])
     return word is not None and word[1].lower() == first_word.strip().lower()
