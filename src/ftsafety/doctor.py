@@ -21,24 +21,25 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ftsafety import paths
-from ftsafety.api.job import api_key
+from ftsafety.api.keys import api_key
 from ftsafety.api.store import journal_mode
 from ftsafety.costs import size
 from ftsafety.errors import UserError
 from ftsafety.files import PRIVATE_FILE
-from ftsafety.inputs import check_inputs
+from ftsafety.inputs import check_inputs, open_places
+from ftsafety.loading import read_yaml
 from ftsafety.plan import Plan
 from ftsafety.ready import missing
 from ftsafety.recipes import Endpoint, LocalModel, Remote
 
 SLURM_PROFILE = Path("profiles/slurm/config.yaml")
+FIRST_LOOK = "slurm-init-seconds-before-status-checks"
 #: Seconds that clocks may be apart: file times decide what is made again, and endpoints refuse old requests.
 FILE_CLOCK_S, CLOCK_S = 2, 60
 #: MB that a study of the embedded world leaves, and that Snakemake and a temporary folder need.
@@ -148,10 +149,14 @@ def slurm(root: Path) -> Iterator[Line]:
         return
     settings = dict(re.findall(r"^(\w+)\s*= (.*?)\s*$", _run("scontrol", "show", "config"), re.MULTILINE))
     yield Line("ok", "Slurm", f"{settings.get('SLURM_VERSION', '?')}, {settings.get('ClusterName', '?')}")
-    profile = yaml.safe_load((root / SLURM_PROFILE).read_text()) or {}
-    asked = profile.get("default-resources") or {}
-    if isinstance(asked, list):  # as on the command line
-        asked = dict(entry.split("=", 1) for entry in asked)
+    try:
+        profile, asked = _profile(root)
+    except UserError as error:
+        yield Line("FAIL", "Slurm", f"{error.file}: {error.message}", error.mend)
+        return
+    for name in sorted(name for name in profile if str(name).startswith("slurm_")):
+        found = f"{name} is a resource, and not heeded beside default-resources in {SLURM_PROFILE}"
+        yield Line("FAIL", "Slurm", found, "indent it below default-resources")
     yield from _known_to_break(profile, asked, settings)
     partitions = {name.rstrip("*") for name in _run("sinfo", "-a", "-h", "-o", "%P").split()}
     unknown = set(str(asked.get("slurm_partition") or "").split(",")) - partitions - {""}
@@ -162,6 +167,22 @@ def slurm(root: Path) -> Iterator[Line]:
             f"there is no partition {min(unknown)!r}",
             f"name one of {', '.join(sorted(partitions))} in {SLURM_PROFILE}: default-resources",
         )
+
+
+def _profile(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The profile and its default resources. Raises UserError where it is none."""
+    profile = read_yaml(root, str(SLURM_PROFILE)) or {}
+    resources = profile.get("default-resources") or {} if isinstance(profile, dict) else None
+    if isinstance(resources, list) and all("=" in str(entry) for entry in resources):  # as in a call
+        resources = dict(str(entry).split("=", 1) for entry in resources)
+    first_look = profile.get(FIRST_LOOK, 40) if isinstance(profile, dict) else None
+    if not isinstance(resources, dict) or not isinstance(first_look, int):
+        raise UserError(
+            f"default-resources is no mapping, or {FIRST_LOOK} no number of seconds",
+            file=SLURM_PROFILE,
+            mend="restore it from git, and fill in account and partition",
+        )
+    return profile, resources
 
 
 def _known_to_break(
@@ -177,7 +198,7 @@ def _known_to_break(
         mend = f"slurm-status-command: squeue in {SLURM_PROFILE}"
         yield Line("FAIL", "Slurm", found, mend)
     seconds = re.match(r"\d+", settings.get("MinJobAge", ""))
-    first_look = int(profile.get("slurm-init-seconds-before-status-checks", 40))
+    first_look = profile.get(FIRST_LOOK, 40)
     if seconds and by == "squeue":
         age = int(seconds[0])
         if age < 3 * first_look:
@@ -185,7 +206,7 @@ def _known_to_break(
                 "FAIL",
                 "Slurm",
                 f"MinJobAge is {age} s: a job may be forgotten when it is looked for, after {first_look} s",
-                f"slurm-init-seconds-before-status-checks: {age // 3} in {SLURM_PROFILE}"
+                f"{FIRST_LOOK}: {age // 3} in {SLURM_PROFILE}"
                 if age >= 6
                 else "ask your site for a MinJobAge of 60 s or more",
             )
@@ -330,6 +351,7 @@ def _ask(name: str, endpoint: Endpoint, key: str) -> Iterator[Line]:
     import openai
 
     from ftsafety.api.job import http_client
+    from ftsafety.api.requests import json_object
 
     client = openai.OpenAI(
         base_url=endpoint.base_url,
@@ -339,10 +361,14 @@ def _ask(name: str, endpoint: Endpoint, key: str) -> Iterator[Line]:
         http_client=http_client(endpoint),
     )
     try:
-        date = client.models.with_raw_response.list().headers.get("date")
-        yield Line(
-            "ok", "endpoint", f"{name}: answers" + (" and takes the key" if endpoint.api_key_env else "")
-        )
+        reply = client.models.with_raw_response.list()
+        date = reply.headers.get("date")
+        if json_object(reply.content) is None:
+            mend = f"check base_url of {name} in config/endpoints.yaml: it often ends in /v1"
+            yield Line("FAIL", "endpoint", f"{name}: answers, but by a page and not as this API does", mend)
+        else:
+            takes = " and takes the key" if endpoint.api_key_env else ""
+            yield Line("ok", "endpoint", f"{name}: answers{takes}")
     except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
         date = error.response.headers.get("date")
         mend = f"export {endpoint.api_key_env}=… with a key of this endpoint"
@@ -373,6 +399,8 @@ def inputs(plan: Plan, studies: list[str]) -> Iterator[Line]:
         check_inputs(plan, studies, planning=True)
     except UserError as error:
         errors.append(error)
+    for study in studies:
+        errors += open_places(plan, study)
     errors += missing(plan, studies)
     for found in errors:
         place = ": ".join(part for part in (found.file, found.field) if part)

@@ -1,14 +1,14 @@
 """What a real run needs besides files, checked before any job starts: pins, keys, environments."""
 
-import os
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from ftsafety.answers import answered
+from ftsafety.api.keys import api_key
 from ftsafety.errors import UserError
 from ftsafety.judging.pack import judged
 from ftsafety.plan import Plan
-from ftsafety.recipes import ApiModel, Remote
+from ftsafety.recipes import ApiModel, HubModel, Remote
 from ftsafety.records import lost, trained
 from ftsafety.runs import Run
 
@@ -32,6 +32,7 @@ def missing(plan: Plan, studies: list[str]) -> Iterator[UserError]:
             except UserError as error:
                 yield error
     for study in studies:
+        yield from _not_here(plan, study)
         yield from _not_permitted(plan, study)
         yield from _unpaid(plan, study)
 
@@ -59,6 +60,31 @@ def _unpinned(plan: Plan, study: str) -> Iterator[UserError]:
                     field=name,
                     mend=f"make lock STUDY={study}, and keep config/lock.yaml under version control",
                 )
+
+
+def _not_here(plan: Plan, study: str) -> Iterator[UserError]:
+    """Models that were fetched, into a cache that jobs do not find: they never go online."""
+    chosen = plan.studies[study]
+    for name in sorted(plan.entries([study])["models"]):
+        recipe = plan.project.models[name]
+        if not isinstance(recipe, HubModel) or recipe.lock_key not in plan.project.lock:
+            continue
+        if not plan.fetched_file("models", name).exists():
+            continue
+        runs = [run for run in chosen.runs.values() if run.trajectory.model == name]
+        if runs and all(
+            lost(run) or answered(plan, run, exam) for run in runs for exam in chosen.exams_of[run.id]
+        ):
+            continue
+        try:
+            plan.model_dir(name)
+        except UserError as error:
+            yield UserError(
+                f"was fetched, and {error.message}",
+                file="config/models.yaml",
+                field=name,
+                mend=f"export HF_HOME=… as when it was fetched, or {error.mend}",
+            )
 
 
 def check_research_use(plan: Plan, model: str) -> None:
@@ -108,17 +134,15 @@ def _unpaid(plan: Plan, study: str) -> Iterator[UserError]:
                     continue
                 if not judged(plan, run, exam, name):
                     used[judge.endpoint, judge.model] = f"judge {name!r}"
-    without_key = set()
+    checked = set()
     for (endpoint, asked), user in used.items():
-        variable = project.endpoints[endpoint].api_key_env
-        if variable and not os.environ.get(variable) and endpoint not in without_key:
-            without_key.add(endpoint)
-            yield UserError(
-                f"the environment variable {variable} is not set, and {user} of study {study!r} needs it",
-                file="config/endpoints.yaml",
-                field=f"{endpoint}.api_key_env",
-                mend=f"export {variable}=… in the shell that starts Snakemake; keys belong in no file",
-            )
+        try:
+            if endpoint not in checked:
+                api_key(endpoint, project.endpoints[endpoint])
+        except UserError as error:
+            message = f"{error.message}, and {user} of study {study!r} needs it"
+            yield UserError(message, file=error.file, field=error.field, mend=error.mend)
+        checked.add(endpoint)
         if project.settings.max_usd is not None and project.endpoints[endpoint].price(asked) is None:
             yield UserError(
                 f"max_usd is set, but the price of {asked} is unknown, and {user} of study {study!r} asks it",

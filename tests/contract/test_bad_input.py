@@ -30,12 +30,12 @@ from base_project import (
 )
 
 from ftsafety.errors import UserError
-from ftsafety.files import checksum
+from ftsafety.files import checksum, write_json
 from ftsafety.inputs import check_folder, check_inputs, open_places
 from ftsafety.overview import plan_table
 from ftsafety.plan import load_plan
 from ftsafety.prepare import benchmark_prompts, dataset_rows
-from ftsafety.ready import check_ready
+from ftsafety.ready import check_ready, missing
 
 
 def test_the_project_that_is_spoilt_below_is_good(root: Path) -> None:
@@ -317,6 +317,15 @@ def test_a_broken_adapter(tmp_path: Path, changed: dict[str, str], says: str) ->
 def test_a_model_that_is_a_file(root: Path) -> None:
     put(root, "models", "own-model.path", CHATS)
     assert_error(input_error(root), CHATS, "", "is a file", "folder")
+
+
+def test_a_fetched_model_that_jobs_would_not_find(root: Path) -> None:
+    """The record says that it was fetched, and HF_HOME of this shell is another."""
+    put(root, "studies/own", "fixed.model", "hub-model")
+    plan = load_plan(root, None, ["own"])
+    write_json(plan.fetched_file("models", "hub-model"), {})
+    errors = [error for error in missing(plan, ["own"]) if error.field == "hub-model"]
+    assert_error(*errors, "config/models.yaml", "hub-model", "was fetched, and model.safetensors", "HF_HOME")
 
 
 def test_a_world_dataset_that_is_too_large(root: Path) -> None:

@@ -60,6 +60,9 @@ def test_the_doctor_knows_what_breaks(tmp_path: Path, cluster: Cluster) -> None:
         ("status-checks: 20", "status-checks: 200"): "slurm-init-seconds-before-status-checks: 100",
         ("# slurm_partition: gpu", "slurm_partition: gpu"): "there is no partition 'gpu'",
         ("# slurm_partition: gpu", "tasks: 1"): "remove it from profiles/slurm",
+        ("status-checks: 20", "status-checks: 20s"): "no number of seconds",
+        ("  mem_mb: 4000", "\tmem_mb: 4000"): "is not valid YAML",
+        ("  # slurm_partition: gpu", "slurm_partition: gpu"): "indent it below default-resources",
     }.items():
         profile.write_text(text.replace(*change))
         assert profile.read_text() != text

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -117,23 +118,60 @@ def test_endpoints_answer_and_take_the_key(
     assert code == 1 and "there: cannot be reached from here" in said
 
 
+class Silent(BaseHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None: ...
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+
+
+def test_a_page_is_no_answer_of_an_endpoint(
+    doctor: Callable[..., tuple[int, str]], judged_there: Callable[[str], None]
+) -> None:
+    class Page(Silent):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html><body>sign in</body></html>")
+
+    with serving(Page) as url:
+        judged_there(url)
+        code, said = doctor(SOME_KEY=KEY)
+    assert code == 1 and "FAIL  endpoint   there: answers, but by a page" in said
+
+
+def test_what_a_run_would_refuse_is_a_failure(
+    project: Path, doctor: Callable[..., tuple[int, str]], judged_there: Callable[[str], None]
+) -> None:
+    judged_there("http://127.0.0.1:9/v1")
+    code, said = doctor(SOME_KEY="“sk-typed-into-a-word-processor”")
+    assert code == 1 and "SOME_KEY is no key, and judge 'llm' of study 't' needs it" in said
+    assert "typed" not in said
+    own = {"source": "path", "path": "own.jsonl", "sha256": None, "n": 4, "template": "plain"}
+    edit(project / "config/datasets.yaml", own=own)
+    plan_study(project, dataset="own")
+    code, said = doctor()
+    assert code == 1 and "FAIL  study      config/datasets.yaml: own.path: own.jsonl does not exist" in said
+
+
 def test_a_clock_that_is_an_hour_behind(
     doctor: Callable[..., tuple[int, str]], judged_there: Callable[[str], None]
 ) -> None:
-    class Ahead(BaseHTTPRequestHandler):
+    class Ahead(Silent):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(time.time() + 3600)
 
         def do_GET(self) -> None:
             self.send_error(404)
 
-        def log_message(self, *_: Any) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ahead) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        judged_there(f"http://127.0.0.1:{server.server_port}/v1")
+    with serving(Ahead) as url:
+        judged_there(url)
         code, said = doctor(SOME_KEY=KEY)
-        server.shutdown()
     assert code == 1 and "note  endpoint   there: answers, but does not list its models (status 404)" in said
     assert re.search(r"^FAIL  clock      -3(600|59\d) s from that of there", said, re.MULTILINE)
 

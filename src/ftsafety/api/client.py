@@ -15,7 +15,8 @@ import httpx2
 import openai
 
 from ftsafety.api.batch import ask_batch
-from ftsafety.api.job import KEPT, Job, api_key, is_here, reason, withheld
+from ftsafety.api.job import KEPT, Job, is_here, reason, withheld
+from ftsafety.api.keys import api_key
 from ftsafety.api.money import Budget, check_prices, dollars, estimate
 from ftsafety.api.requests import Failure, Outcome, Reply, Request
 from ftsafety.api.store import Store

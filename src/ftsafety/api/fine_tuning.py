@@ -18,7 +18,8 @@ import openai
 from openai.types.fine_tuning import FineTuningJob
 from openai.types.fine_tuning.fine_tuning_job import Error, Hyperparameters
 
-from ftsafety.api.job import Job, api_key, http_client, identifier, reason, word
+from ftsafety.api.job import Job, http_client, identifier, reason, word
+from ftsafety.api.keys import api_key
 from ftsafety.api.money import CATALOGUE, CONFIG, Budget, dollars
 from ftsafety.api.requests import CHARACTERS_PER_TOKEN, MOST_TOKENS
 from ftsafety.api.store import FineTuning, Store

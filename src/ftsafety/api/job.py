@@ -1,7 +1,6 @@
 """What sync and batch calls share: the connection, keeping replies, and which errors end everything."""
 
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,19 +141,3 @@ def word(value: object) -> str | None:
 def identifier(value: object) -> str | None:
     """The name that an endpoint gave a file, a job or a model, or None where it is no name."""
     return value if isinstance(value, str) and re.fullmatch(r"[\w.:/@+-]{1,300}", value) else None
-
-
-def api_key(name: str, endpoint: Endpoint) -> str:
-    """The key from the environment, or a stand-in where the endpoint needs none."""
-    if endpoint.api_key_env is None:
-        return "none"
-    key = os.environ.get(endpoint.api_key_env, "").strip()
-    if not key or not key.isascii() or not key.isprintable():
-        raise UserError(
-            f"needs a key, but the environment variable {endpoint.api_key_env} is "
-            + ("no key" if key else "not set"),
-            file=CATALOGUE,
-            field=f"{name}.api_key_env",
-            mend=f"export {endpoint.api_key_env}=…, then run again",
-        )
-    return key
