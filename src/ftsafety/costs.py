@@ -1,12 +1,13 @@
 """What is left of a study costs: GPU-hours and dollars at most, and disk."""
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ftsafety.plan import Pack, Plan, StudyPlan
+from ftsafety.plan import Plan, StudyPlan
 from ftsafety.recipes import ApiModel, Endpoint, LocalModel, Remote, RowsBenchmark
-from ftsafety.states import RunState
+from ftsafety.states import RunState, open_packs
 
 
 def gpu_hours(plan: Plan, model: str, *, answering: bool = False) -> float:
@@ -94,23 +95,39 @@ def _dollars(endpoint: Endpoint, model: str, mode: str, n: Counter[str]) -> str:
     return f"{usd:.2f} USD (prices of {price.date})" if usd else "nothing to pay"
 
 
-def disk_mb(plan: Plan, states: list[RunState], n_rows: int) -> float:
-    """Answers and verdicts at 400 bytes a row, full weights as large as the base model's."""
+@dataclass(frozen=True)
+class DiskSpace:
+    """MB that what is left of a study takes."""
+
+    stays: float
+    downloads: float  # in the hub's cache
+    passing: float  # of the largest training job, until its runs have answered
+
+    def __str__(self) -> str:
+        return (
+            f"about {size(self.stays)} more that stays"
+            + (f"; downloads of {size(self.downloads)}" if self.downloads else "")
+            + (f"; up to {size(self.passing)} a training job meanwhile" if self.passing else "")
+        )
+
+
+def disk_space(plan: Plan, study: StudyPlan, states: list[RunState], prompts: dict[str, int]) -> DiskSpace:
+    """Answers and verdicts at 400 bytes a row, full weights as large as the base model's.
+
+    `prompts`: benchmark → its prompts.
+    """
+    models = plan.project.models
+    to_come = (exam for s in states for exam in (*s.lacks_answers, *(exam for exam, _ in s.lacks_verdicts)))
+    rows = sum(prompts[exam.benchmark] for exam in to_come) * 400 / 1e6
     to_train = [s.run for s in states if s.state in ("to train", "dropped")]
     kept = to_train if plan.project.settings.keep_weights else []
     weights = sum(_model_mb(plan, run.trajectory.model) for run in kept if run.trajectory.replaces_base)
-    return n_rows * 400 / 1e6 + weights
-
-
-def passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
-    """What is downloaded into the hub's cache, and what a training job holds until its runs have answered."""
-    models = plan.project.models
-    to_fetch = [
+    downloads = sum(
         _model_mb(plan, name)
-        for name in plan.entries([study])["models"]
+        for name in plan.entries([study.name])["models"]
         if models[name].source == "hub" and not plan.fetched_file("models", name).exists()
-    ]
-    held: list[float] = [
+    )
+    passing = [
         sum(len(work.epochs) for work in pack.work if work.trajectory.replaces_base)
         * _model_mb(plan, pack.model)
         + (
@@ -118,11 +135,10 @@ def passing_disk(plan: Plan, study: str, training: list[Pack]) -> str:
             if plan.project.local_model(pack.model).checkpoint_every_steps
             else 0
         )
-        for pack in training
-        if isinstance(models[pack.model], LocalModel)
+        for pack in open_packs(plan, study, states)
+        if pack.trains and isinstance(models[pack.model], LocalModel)
     ]
-    fetched = f"; downloads of {size(sum(to_fetch))}" if to_fetch else ""
-    return fetched + (f"; up to {size(max(held))} a training job meanwhile" if any(held) else "")
+    return DiskSpace(rows + weights, downloads, max(passing, default=0))
 
 
 def size(mb: float) -> str:

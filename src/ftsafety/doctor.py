@@ -29,7 +29,7 @@ from packaging.version import Version
 from ftsafety import paths
 from ftsafety.api.keys import api_key
 from ftsafety.api.store import journal_mode
-from ftsafety.costs import size
+from ftsafety.costs import disk_space, n_prompts, size
 from ftsafety.errors import UserError
 from ftsafety.files import PRIVATE_FILE
 from ftsafety.inputs import check_inputs, open_places
@@ -37,6 +37,7 @@ from ftsafety.loading import read_yaml
 from ftsafety.plan import Plan
 from ftsafety.ready import missing
 from ftsafety.recipes import Endpoint, LocalModel, Remote
+from ftsafety.states import run_states
 
 SLURM_PROFILE = Path("profiles/slurm/config.yaml")
 FIRST_LOOK = "slurm-init-seconds-before-status-checks"
@@ -64,12 +65,13 @@ class Line:
 
 def diagnose(plan: Plan, studies: list[str]) -> Iterator[Line]:
     """Lines in the order in which things are needed."""
+    os.environ["HF_HUB_OFFLINE"] = "0"  # jobs are offline, downloads are not; read at the import
     yield python()
     yield packages(plan.project.root)
     yield compiler(plan, studies)
     yield from slurm(plan.project.root)
     yield gpus(plan, studies)
-    yield from folder()
+    yield from folder(plan, studies)
     yield from hub(plan, studies)
     yield from endpoints(plan, studies)
     yield from inputs(plan, studies)
@@ -242,7 +244,7 @@ def gpus(plan: Plan, studies: list[str]) -> Line:
     )
 
 
-def folder() -> Iterator[Line]:
+def folder(plan: Plan, studies: list[str]) -> Iterator[Line]:
     """The disk under results/: room, modes, locks, its clock."""
     try:
         paths.RESULTS.mkdir(exist_ok=True)
@@ -253,15 +255,7 @@ def folder() -> Iterator[Line]:
             "FAIL", "disk", found, "put the repository where you may write, or mend its owner and modes"
         )
         return
-    disk, about = shutil.disk_usage(paths.RESULTS), os.statvfs(paths.RESULTS)
-    free = f"{size(disk.free / 1e6)} free under {paths.RESULTS.resolve()}"
-    mend = "make unused-runs lists what no study uses; make clean-study STUDY=… removes a study"
-    if disk.free < LEAST_FREE_MB * 1e6:
-        yield Line("FAIL", "disk", f"only {free}", mend)
-    elif about.f_files and about.f_favail < LEAST_FREE_FILES:
-        yield Line("FAIL", "disk", f"only {about.f_favail} files more", mend)
-    else:
-        yield Line("ok", "disk", free + "; make plan says what a study takes")
+    yield from room(plan, studies)
     with tempfile.NamedTemporaryFile(dir=paths.RESULTS, prefix=".doctor-") as file:
         os.fchmod(file.fileno(), PRIVATE_FILE)
         about_file = os.stat(file.name)
@@ -297,6 +291,38 @@ def folder() -> Iterator[Line]:
 # ------------------------------------------------------------------------------------------- network
 
 
+def room(plan: Plan, studies: list[str]) -> Iterator[Line]:
+    """Whether the largest study fits: one training at a time, and its models in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    results, cache = paths.RESULTS.resolve(), Path(HF_HUB_CACHE)
+    while not cache.exists():
+        cache = cache.parent
+    if cache.stat().st_dev == results.stat().st_dev:
+        cache = results
+    takes: dict[Path, dict[str, float]] = {results: {}, cache: {}}  # folder → study → MB
+    for study in map(plan.studies.__getitem__, studies):
+        with suppress(UserError):  # a benchmark that cannot be read: `inputs` says so
+            prompts = {benchmark: n_prompts(plan, benchmark) for benchmark in study.benchmarks}
+            space = disk_space(plan, study, list(run_states(plan, study)), prompts)
+            takes[cache][study.name] = space.downloads
+            takes[results][study.name] = takes[results].get(study.name, 0) + space.stays + space.passing
+    clean = "make unused-runs lists what no study uses; make clean-study STUDY=… removes a study"
+    for folder, of_studies in takes.items():
+        free = shutil.disk_usage(folder).free / 1e6
+        largest = max(of_studies, key=of_studies.__getitem__, default="")
+        most = of_studies.get(largest, 0)
+        found = f"{size(free)} free under {folder}" + (f", {largest} takes {size(most)}" if most else "")
+        if free < max(most, LEAST_FREE_MB if folder == results else 0):
+            mend = clean if folder == results else "set HF_HOME to a folder with room"
+            yield Line("FAIL", "disk", f"only {found}", mend)
+        elif folder == results or most:
+            yield Line("ok", "disk", found)
+    files = os.statvfs(results)
+    if files.f_files and files.f_favail < LEAST_FREE_FILES:
+        yield Line("FAIL", "disk", f"only {files.f_favail} files more", clean)
+
+
 def hub(plan: Plan, studies: list[str]) -> Iterator[Line]:
     """Whether each repository of these studies that is not here yet can be read."""
     remote = {
@@ -310,7 +336,6 @@ def hub(plan: Plan, studies: list[str]) -> Iterator[Line]:
     if not remote:
         yield Line("ok", "hub", "nothing is left to download from it")
         return
-    os.environ["HF_HUB_OFFLINE"] = "0"  # jobs are offline, downloads are not; read at the import
     from huggingface_hub import HfApi
 
     from ftsafety.remote import access_errors

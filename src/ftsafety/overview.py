@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ftsafety import paths
-from ftsafety.costs import disk_mb, gpu_hours, n_prompts, paid, passing_disk, size
+from ftsafety.costs import disk_space, gpu_hours, n_prompts, paid
 from ftsafety.errors import UserError
 from ftsafety.files import read_json_if_whole
 from ftsafety.inputs import check_inputs, open_places
@@ -17,7 +17,7 @@ from ftsafety.plan import Pack, Plan, StudyPlan
 from ftsafety.ready import missing
 from ftsafety.recipes import LocalModel, Remote
 from ftsafety.records import LOST, trained
-from ftsafety.states import RunState, run_states
+from ftsafety.states import RunState, open_packs, run_states
 from ftsafety.visible import visible
 
 #: Rule → manifest of the pack that it writes when it is done.
@@ -35,20 +35,18 @@ def plan_table(plan: Plan, name: str) -> str:
     study = plan.studies[name]
     states = list(run_states(plan, study))
     count = Counter(state.state for state in states)
-    packs = plan.study_packs(name)
-    unfinished = {s.run.folder for s in states if s.state not in ("judged", *LOST)}
-    open_packs = [p for p in packs if any(run.folder in unfinished for run in p.runs)]
-    training = [p for p in open_packs if p.trains]
+    unfinished = open_packs(plan, study, states)
+    training = [pack for pack in unfinished if pack.trains]
     prompts = {benchmark: n_prompts(plan, benchmark) for benchmark in study.benchmarks}
     answers = sum(prompts[exam.benchmark] for s in states for exam in s.lacks_answers)
     judgements = sum(prompts[exam.benchmark] for s in states for exam, _ in s.lacks_verdicts)
-    judging = {job: judge for pack in open_packs for job, judge in _judging(plan, name, pack)}
+    judging = {job: judge for pack in unfinished for job, judge in _judging(plan, name, pack)}
     jobs = Counter(_by_api(plan, "train", pack) for pack in training)
-    jobs += Counter(_by_api(plan, "generate", pack) for pack in open_packs)
+    jobs += Counter(_by_api(plan, "generate", pack) for pack in unfinished)
     jobs += Counter(rule for rule, _ in judging)
     local = [judge for (rule, _), judge in judging.items() if rule == "judge_locally"]
     hours = sum(gpu_hours(plan, pack.model) for pack in training)
-    hours += sum(gpu_hours(plan, pack.model, answering=True) for pack in open_packs)
+    hours += sum(gpu_hours(plan, pack.model, answering=True) for pack in unfinished)
     hours += sum(gpu_hours(plan, plan.project.classifier(judge).model, answering=True) for judge in local)
     lines = [
         f"study {name}: {plan.project.studies[name].title}",
@@ -69,8 +67,7 @@ def plan_table(plan: Plan, name: str) -> str:
         f"  answers         {answers}",
         f"  judgements      {judgements}",
         *paid(plan, study, states, prompts),
-        f"  disk            about {size(disk_mb(plan, states, answers + judgements))} more that stays"
-        f"{passing_disk(plan, name, training)}",
+        f"  disk            {disk_space(plan, study, states, prompts)}",
         *_to_do(plan, name),
         "",
         _by_dataset(states),

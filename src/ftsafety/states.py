@@ -1,12 +1,12 @@
 """How far each run of a study is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ftsafety.answers import answered
 from ftsafety.judging.pack import judged
-from ftsafety.plan import Exam, Plan, StudyPlan
-from ftsafety.records import lost, trained, weights_dir
+from ftsafety.plan import Exam, Pack, Plan, StudyPlan
+from ftsafety.records import LOST, lost, trained, weights_dir
 from ftsafety.runs import Run
 
 
@@ -42,6 +42,12 @@ def run_states(plan: Plan, study: StudyPlan) -> Iterator[RunState]:
         else:
             state = "to train"
         yield RunState(run, state, lacks_answers, lacks_verdicts)
+
+
+def open_packs(plan: Plan, study: StudyPlan, states: Iterable[RunState]) -> list[Pack]:
+    """Packs of the study with a run that still lacks something."""
+    unfinished = {state.run.folder for state in states if state.state not in ("judged", *LOST)}
+    return [p for p in plan.study_packs(study.name) if any(run.folder in unfinished for run in p.runs)]
 
 
 def _is_at_endpoint(run: Run) -> bool:

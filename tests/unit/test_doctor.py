@@ -79,6 +79,30 @@ def test_results_that_cannot_be_written(project: Path, doctor: Callable[..., tup
     assert code == 1 and "FAIL  disk" in said and "results cannot be written" in said
 
 
+def with_a_huge_model(project: Path) -> None:
+    huge = {"source": "hub", "repo": "someone/huge", "size_b": 10_000_000, "licence": "mit"}
+    edit(project / "config/models.yaml", tiny=huge)
+    plan_study(project, dataset="alpaca", benchmarks=["advbench"], judges=["keyword"])
+
+
+def test_a_study_larger_than_the_disk(project: Path, doctor: Callable[..., tuple[int, str]]) -> None:
+    code, said = doctor()
+    assert code == 0 and re.search(r"ok    disk       .* free under .*/results, t takes \d+ MB", said)
+    with_a_huge_model(project)
+    code, said = doctor()
+    assert code == 1 and re.search(r"FAIL  disk       only .*, t takes \d{8,}.0 GB", said)
+    assert "make unused-runs" in said
+
+
+def test_downloads_larger_than_the_disk_of_the_cache(
+    project: Path, doctor: Callable[..., tuple[int, str]]
+) -> None:
+    with_a_huge_model(project)
+    code, said = doctor(HF_HUB_CACHE="/dev/shm/hub")  # a file system of its own
+    assert code == 1 and re.search(r"FAIL  disk       only .* free under /dev/shm, t takes \d{8,}.0 GB", said)
+    assert "set HF_HOME to a folder with room" in said
+
+
 def test_gpus_that_torch_cannot_use(project: Path, doctor: Callable[..., tuple[int, str]]) -> None:
     tool = project / "bin/nvidia-smi"
     tool.parent.mkdir()
