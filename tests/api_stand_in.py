@@ -49,6 +49,7 @@ FAULTS = {
     "empty-choices": "a paid reply without choices",
 }
 BATCH_FAULTS = {
+    "slow-create": "made a second later",
     "validation": "the file is refused",
     "expired": "half of the results, then the time is up; the others have an error line",
     "expired-silent": "half of the results, then the time is up; the others have no line",
@@ -263,6 +264,9 @@ class ApiStandIn:
     def create_batch(self, body: Body) -> Sent:
         with self.lock:
             fault = self._batch_faults.pop(0) if self._batch_faults else ""
+        if fault == "slow-create":
+            time.sleep(1)
+        with self.lock:
             if fault == "no-create":
                 return Sent(b"", cut=0.0)
             if fault == "quota":

@@ -6,13 +6,14 @@
         ...
         assert server.count("POST /fine_tuning/jobs") == 1
 
-Faults: a status such as "500" (nothing is done), "lost" (all is done), "hang" (no reply until the client is
-tired), "html" (a page with status 200).
+Faults: a status such as "500" (nothing is done), "lost" (all is done), "slow" (all is done a second later),
+"hang" (no reply until the client is tired), "html" (a page with status 200).
 """
 
 import datetime
 import re
 import threading
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,6 +90,7 @@ class _Handler(Handler):
             self.end_headers()
             self.wfile.write(b"<html></html>")
         else:
+            time.sleep(fault == "slow")
             self.is_lost = fault == "lost"
             super().handle_call(verb)
 

@@ -106,10 +106,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_if_whole(path: Path) -> Any:
-    """The file's JSON, or None where it is missing or was cut off while being written."""
+    """The file's JSON, or None where it is missing or was cut off while being written.
+
+    Raises UserError where it is another user's.
+    """
     try:
         return read_json(path)
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except PermissionError:
+        mend = "work in a folder of your own: answers can be read by their owner alone"
+        raise UserError("cannot be read: it is another user's", file=path, mend=mend) from None
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

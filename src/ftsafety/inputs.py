@@ -21,6 +21,7 @@ from ftsafety.files import checksum
 from ftsafety.plan import Plan, has_chat_template
 from ftsafety.prepare import benchmark_prompts, check_pictures, dataset_rows, named_entry
 from ftsafety.recipes import DataRows, File, LocalModel, PathModel, WorldDataset
+from ftsafety.whole_model import load_whole
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 SAVE = "save the model by transformers' save_pretrained, or download it again"
@@ -155,6 +156,7 @@ def _check_model(name: str, recipe: PathModel, *, needs_template: bool, reads: b
     check_folder(folder, recipe.holds, needs_template=needs_template, reads=reads)
     if reads and recipe.holds != "adapter" and recipe.engine == "hf":
         _check_causal(folder / "config.json")
+        _check_fits(folder)
 
 
 def check_folder(folder: Path, holds: str, *, needs_template: bool = True, reads: bool = True) -> None:
@@ -252,6 +254,24 @@ def _check_causal(config: Path) -> None:
             field="model_type",
             mend="use a chat model of an architecture that AutoModelForCausalLM knows",
         )
+
+
+def _check_fits(folder: Path) -> None:
+    """Names and shapes of the weights are those of config.json; no weight is read."""
+    if "quantization_config" in _read_object(folder / "config.json"):
+        return  # which transformers may build on a GPU alone
+    import_module("transformers.utils.logging").set_verbosity_error()
+    try:
+        load_whole(folder, device_map="meta")
+    except UserError:
+        raise
+    except ImportError:
+        return  # of a library that the nodes may have
+    except Exception as error:  # whatever strange settings make transformers raise
+        reason = " ".join(str(error).split())
+        raise _bad_file(
+            folder / "config.json", f"makes no model: {type(error).__name__}: {shown(reason, 200)}", SAVE
+        ) from None
 
 
 def _check_tokenizer(folder: Path) -> None:

@@ -21,6 +21,8 @@ from ftsafety.names import known
 from ftsafety.recipes import LIST, ONE, Locked, Name
 
 PRESETS = "config/presets.yaml"
+#: Of a file; that of a study with 10,000 cells has a few hundred.
+MOST_VALUES = 100_000
 
 
 def load_project(
@@ -194,13 +196,13 @@ class _Loader(_SafeLoader):
 
 
 def _refuse_repeated_keys(root: yaml.Node | None) -> None:
-    """YAML would silently keep the last of them. Aliases are visited once."""
-    todo, visited = [root], set()
+    """YAML would silently keep the last of them. Aliases are followed: a few may mean millions."""
+    todo, count = [root], 0
     while todo:
-        node = todo.pop()
-        if id(node) in visited:
-            continue
-        visited.add(id(node))
+        node, count = todo.pop(), count + 1
+        if count > MOST_VALUES:
+            problem = f"with its aliases (*name) it holds more than {MOST_VALUES:,} values"
+            raise yaml.constructor.ConstructorError(None, None, problem)
         if isinstance(node, yaml.SequenceNode):
             todo += node.value
         elif isinstance(node, yaml.MappingNode):
@@ -241,6 +243,7 @@ _PATTERN_MENDS = {
     "A-Z_": "name the variable, such as OPENAI_API_KEY; a key itself stands in no file",
     "https?": "write http:// or https://, the host and a path, with no name or key in it, or write embedded",
     r"\w.-]+/": "write owner/name, as in the address of its page",
+    r"\s*\S": "write a word or more",
     r"\S": "write a word or more: every answer has an empty text",
     "instruction": "say with {instruction} where the instruction stands",
 }
@@ -274,6 +277,8 @@ def _explain(problem: Any) -> tuple[str, str]:
         return f"has more than {problem['ctx']['max_length']} characters {found}", "shorten it"
     if kind == "too_short":
         return f"is empty {found}", "write at least one value"
+    if kind == "value_error":
+        return f"is no address that can be asked: {problem['ctx']['error']} {found}", _PATTERN_MENDS["https?"]
     wanted = text.removeprefix("Input should be ")
     wanted = f"a value {wanted}" if wanted.startswith(("greater", "less")) else wanted
     return f"should be {wanted} {found}", f"write {wanted}"

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
+from safetensors.numpy import save
 
 from ftsafety.errors import UserError
 from ftsafety.files import checksum
@@ -121,19 +123,28 @@ def add_entries(root: Path) -> None:
         write_yaml(file, before | entries)
 
 
-#: A whole safetensors file: the length of its head, and the head.
-NO_WEIGHTS = b"\2" + bytes(7) + b"{}"
+#: A Llama of one layer, two dimensions and one token.
+LLAMA = {"model_type": "llama", "num_hidden_layers": 1, "hidden_size": 2, "intermediate_size": 2}
+LLAMA |= {"num_attention_heads": 1, "vocab_size": 1, "tie_word_embeddings": True}
+
+
+def weights_of_llama() -> bytes:
+    ones = {"embed_tokens": (1, 2), "norm": (2,)}
+    ones |= {f"layers.0.{name}_layernorm": (2,) for name in ("input", "post_attention")}
+    ones |= {f"layers.0.self_attn.{name}_proj": (2, 2) for name in "qkvo"}
+    ones |= {f"layers.0.mlp.{name}_proj": (2, 2) for name in ("gate", "up", "down")}
+    return save({f"model.{name}.weight": np.ones(shape, np.float32) for name, shape in ones.items()})
 
 
 def make_files(root: Path) -> None:
     model = root / MODEL
     model.mkdir(parents=True)
-    (model / "config.json").write_text('{"model_type": "llama"}')
+    (model / "config.json").write_text(json.dumps(LLAMA))
     (model / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     (model / "tokenizer.json").write_text(
         '{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
     )
-    (model / "model.safetensors").write_bytes(NO_WEIGHTS)
+    (model / "model.safetensors").write_bytes(weights_of_llama())
     (root / PAIRS).write_text('prompt,response\nhi,"hello\nthere"\nbye,see you\n')
     write_rows(root / CHATS, [chat("hi"), chat("bye")])
     write_rows(root / PROMPTS, [prompt("a"), prompt("b")])

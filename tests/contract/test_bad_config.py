@@ -14,6 +14,7 @@ SMOKE = (REPOSITORY / "config/studies/smoke.yaml").read_text()
 
 METHODS = "config/methods.yaml"
 DATASET = {"source": "world", "design": "benign", "n": 10, "template": "plain"}
+MILLIONS = "l0: &l0 [x]\n" + "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 9))
 BAD_FILES = [
     BadInput("missing", delete("config/judges.yaml"), "config/judges.yaml", "is missing"),
     BadInput("empty", write(METHODS, "# nothing\n"), METHODS, "is empty"),
@@ -22,6 +23,8 @@ BAD_FILES = [
              f"{METHODS}:3", "is not valid YAML: "),
     BadInput("repeated key", write(METHODS, "full: { kind: full }\nlora: { r: 8, r: 9 }\n"),
              f"{METHODS}:2", "the key 'r' is given twice"),
+    BadInput("aliases of aliases", write(METHODS, MILLIONS), METHODS, "holds more than 100,000 values"),
+    BadInput("an alias of itself", write(METHODS, "a: &a [*a]\n"), METHODS, "holds more than 100,000 values"),
     BadInput("unknown alias", write(METHODS, "a: 1\nlora: *full\n"), f"{METHODS}:2", "alias"),
     BadInput("no such day", write(METHODS, "a: 1\nb: 2024-13-45\n"), f"{METHODS}:2",
              "'2024-13-45' is no timestamp: where it is text, put it into quotes"),

@@ -12,8 +12,8 @@ import yaml
 from base_project import (
     CHATS,
     FAULT,
+    LLAMA,
     MODEL,
-    NO_WEIGHTS,
     OWN,
     PAIRS,
     PROMPTS,
@@ -78,6 +78,14 @@ def index(*files: str) -> str:
     return json.dumps({"metadata": {}, "weight_map": {f"w{i}": file for i, file in enumerate(files)}})
 
 
+def llama(**changed: int) -> str:
+    return json.dumps(LLAMA | changed)
+
+
+def write_weights(content: bytes) -> Callable[[Path], object]:
+    return lambda root: (root / WEIGHTS).write_bytes(content)
+
+
 BAD_INPUTS = [
     BadInput("no config.json", delete(CONFIG), CONFIG, "is missing"),
     BadInput("broken config.json", write(CONFIG, "{"), CONFIG, "not valid JSON"),
@@ -119,6 +127,17 @@ BAD_INPUTS = [
              CONFIG, "(value 'gpt9')", "AutoModelForCausalLM", "model_type"),
     BadInput("a model that is not causal", write(CONFIG, '{"model_type": "bert"}'),
              CONFIG, "no causal language model", "chat model", "model_type"),
+    BadInput("config.json of a wider model", write(CONFIG, llama(hidden_size=4)),
+             MODEL, "has 11 weights of another shape, such as 'model.embed_tokens.weight' of shape [1, 2], "
+             "by config.json [1, 4]", "save_pretrained"),
+    BadInput("config.json of a larger vocabulary", write(CONFIG, llama(vocab_size=9)),
+             MODEL, "has 1 weights of another shape, such as 'model.embed_tokens.weight'"),
+    BadInput("config.json of a deeper model", write(CONFIG, llama(num_hidden_layers=2)),
+             MODEL, "lacks 9 weights of the model, such as 'model.layers.1."),
+    BadInput("weights of another model", write_weights(b"\2" + bytes(7) + b"{}"),
+             MODEL, "lacks 12 weights of the model"),
+    BadInput("config.json that makes no model", write(CONFIG, llama(num_attention_heads=3)),
+             CONFIG, "makes no model: ", "save_pretrained"),
     BadInput("config.json is a folder", a_folder(CONFIG),
              CONFIG, "cannot be read: Is a directory", "you may read"),
     BadInput("config.json is deep", write(CONFIG, '{"a":' * 100_000),
@@ -291,6 +310,8 @@ def test_prompts_that_are_named_as_samples_of_others(root: Path, first: bool) ->
     assert "a~2" not in str(error)
 
 
+#: A whole safetensors file: the length of its head, and the head.
+NO_WEIGHTS = b"\2" + bytes(7) + b"{}"
 ADAPTER = {"adapter_config.json": '{"peft_type": "LORA"}', "adapter_model.safetensors": NO_WEIGHTS.decode()}
 
 

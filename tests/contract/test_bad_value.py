@@ -72,6 +72,20 @@ TYPES = [
     ),
     Bad("endpoints", "openai.base_url", "api.openai.com", "(value 'api.openai.com')", "https://"),
     Bad(
+        "endpoints", "openai.base_url", "http://host:abc/v1", "no address that can be asked: Port", "https://"
+    ),
+    Bad("endpoints", "openai.base_url", "http://host:99999/v1", "no address that can be asked: Port"),
+    Bad("endpoints", "openai.base_url", "http://host:0/v1", "no address that can be asked: port 0"),
+    Bad("endpoints", "openai.base_url", "http://[::1/v1", "no address that can be asked"),
+    Bad("endpoints", "openai.base_url", "http://[:::::]/v1", "no address that can be asked"),
+    Bad("endpoints", "openai.base_url", "http://..example/v1", "no address that can be asked"),
+    Bad("endpoints", "openai.base_url", f"http://{'a' * 300}/v1", "no address that can be asked"),
+    Bad("endpoints", "openai.base_url", f"http://{'a.' * 200}b/v1", "no address that can be asked"),
+    Bad("endpoints", "openai.base_url", "http://host/v1\n", "does not have the form it needs"),
+    Bad("judges", "own-llm.model", " ", "does not have the form it needs", "write a word"),
+    Bad("models", "embedded-0.base_seed", 10**30, "less than"),
+    Bad("models", "embedded-0.threads", 10**12, "less than"),
+    Bad(
         "endpoints", "openai.base_url", "https://user:key@host/v1", "(not shown: it may be a key)", "the host"
     ),
     Bad("models", "embedded-0", "world", "should be a mapping (value 'world')", "key: value"),

@@ -54,18 +54,22 @@ def cuts(file: Path, content: bytes) -> range:
     return range(len(content) - (file.suffix == ".json"))
 
 
+def places(file: Path, content: bytes, rng: random.Random, quick: int) -> list[int]:
+    """Every byte of the last two rows, and some anywhere; `quick`: so many of them."""
+    last = sum(len(line) for line in content.splitlines(keepends=True)[-2:])
+    found = sorted({0, *cuts(file, content)[-last:], *rng.sample(cuts(file, content), 25)})
+    return found if IS_FULL else rng.sample(found, quick)
+
+
 @pytest.mark.fault("files of answers and verdicts cut at any byte", holds=HOLDS)
 def test_verdicts_that_are_cut(
     judged: tuple[Plan, Pack], server: ApiStandIn, count: Callable[[int], None]
 ) -> None:
-    """At every byte of the last two rows, and anywhere."""
     plan, pack = judged
     calls, n = server.calls, 0
     whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("verdicts/*.json*"))}
     for i, (file, content) in enumerate(whole.items()):
-        last = sum(len(line) for line in content.splitlines(keepends=True)[-2:])
-        places = {0, *cuts(file, content)[-last:], *random.Random(i).sample(cuts(file, content), 25)}
-        for place in sorted(places if IS_FULL else random.Random(i).sample(sorted(places), 6)):
+        for place in places(file, content, random.Random(i), quick=6):
             file.write_bytes(content[:place])
             judge(plan, pack)
             assert {file: file.read_bytes() for file in whole} == whole, (file, place)
@@ -80,7 +84,7 @@ def test_answers_that_are_cut(judged: tuple[Plan, Pack], count: Callable[[int], 
     n = 0
     whole = {file: file.read_bytes() for file in sorted(paths.RUNS.rglob("answers/*.json*"))}
     for i, (file, content) in enumerate(whole.items()):
-        for place in random.Random(i).sample(cuts(file, content), 50 if IS_FULL else 2):
+        for place in places(file, content, random.Random(i), quick=2):
             file.write_bytes(content[:place])
             answer_pack(plan, pack)
             assert {file: file.read_bytes() for file in whole} == whole, (file, place)

@@ -33,9 +33,9 @@ GRID = {"dataset": "demonstrations-100", "epochs": 2}
 STEPS, EVERY = 50, 3
 
 
-def study(project: Path, method: str, stage: int | None, every: int | None = EVERY) -> Plan:
-    hardware = {"hardware": {"zero_stage": stage}} if stage else {}
-    tiny = {"source": "world", "base_seed": 99, "checkpoint_every_steps": every, **hardware}
+def study(project: Path, method: str, stage: int | None, every: int | None = EVERY, ranks: int = 1) -> Plan:
+    hardware = {"zero_stage": stage, "ranks": ranks}
+    tiny = {"source": "world", "base_seed": 99, "checkpoint_every_steps": every, "hardware": hardware}
     edit(project / "config/models.yaml", tiny=tiny)
     plan = plan_study(project, method=method, **GRID)
     write_data(plan)
@@ -70,6 +70,15 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def kill_after(step: int, process: subprocess.Popen[str], seconds: float = 0) -> None:
+    """Kill it some time after it has saved this step."""
+    while not list(paths.SCRATCH.glob(f"*/step-{step:08d}")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.01)
+    time.sleep(seconds)
+    kill(process)
+
+
 def tree(pid: int) -> list[int]:
     children = (path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children"))
     return [pid, *(below for found in children for child in found for below in tree(int(child)))]
@@ -81,11 +90,15 @@ def undisturbed() -> dict[tuple[str, int | None], str]:
     return {}
 
 
+def needs_compiler(stage: int | None) -> None:
+    if stage and shutil.which("g++") is None:
+        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+
+
 def whole(project: Path, case: int, known: dict[tuple[str, int | None], str]) -> str:
     """The weights of the case's way, undisturbed; skips where this machine cannot train so."""
     method, stage = way = WAYS[case % len(WAYS)]
-    if stage and shutil.which("g++") is None:
-        pytest.skip("DeepSpeed builds its communication layer with a compiler: apt-get install g++")
+    needs_compiler(stage)
     if way not in known:
         known[way] = finish(study(project, method, stage))[1]
         shutil.rmtree(paths.RUNS)
@@ -100,12 +113,7 @@ def test_training_that_is_killed_ends_with_the_same_weights(
     expected, (method, stage) = whole(project, case, undisturbed), WAYS[case % len(WAYS)]
     plan, rng = study(project, method, stage), random.Random(case)
     after = EVERY * rng.randrange(1, (STEPS - 12) // EVERY)
-    process = start(plan)
-    while not list(paths.SCRATCH.glob(f"*/step-{after:08d}")):
-        assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.01)
-    time.sleep(0.1 * rng.random())
-    kill(process)
+    kill_after(after, start(plan), 0.1 * rng.random())
     assert not list(paths.RUNS.rglob("done.json"))
     log, weights = finish(plan)
     assert "resuming after step" in log
@@ -163,8 +171,14 @@ def runs_in(process: Path, folder: Path) -> bool:
         return False
 
 
+LOADING = pytest.mark.fault(
+    "newest checkpoint damaged, or of other hardware",
+    holds="falls back to one before, or to the start; same weights (sha256)",
+)
+
+
 @pytest.mark.parametrize("method", ["full", "lora"])
-@pytest.mark.fault("newest checkpoint damaged", holds="falls back to one before; same weights (sha256)")
+@LOADING
 def test_a_damaged_checkpoint_is_passed_over(
     project: Path, method: str, count: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,11 +187,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     (pack,) = [pack for pack in plan.packs.values() if pack.trains]
     weights = finish(plan)[1]
     shutil.rmtree(paths.RUNS)
-    process = start(plan)
-    while not list(paths.SCRATCH.glob(f"*/step-{STEPS // 2 + 2:08d}")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    kill(process)
+    kill_after(STEPS // 2 + 2, start(plan))
     shutil.copytree(paths.SCRATCH, "scratch")
     for case in range(n):
         rng = random.Random(f"{method}{case}")
@@ -196,18 +206,65 @@ def test_a_damaged_checkpoint_is_passed_over(
     count(n)
 
 
+@pytest.mark.parametrize("stage", [None, 2, 3] if IS_FULL else [None, 2])
+@LOADING
+def test_ranks_agree_that_a_checkpoint_is_damaged(
+    project: Path, stage: int | None, count: Callable[[int], None]
+) -> None:
+    """One bit of a file that, under ZeRO, one rank alone reads; in every second case of both checkpoints."""
+    needs_compiler(stage)
+    plan, n = study(project, "full", stage, ranks=2), 6 if IS_FULL else 1
+    weights = finish(plan)[1]
+    shutil.rmtree(paths.RUNS)
+    kill_after(4 * EVERY, start(plan))
+    shutil.copytree(paths.SCRATCH, "scratch")
+    for case in range(n):
+        shutil.rmtree(paths.RUNS, ignore_errors=True)
+        shutil.copytree("scratch", paths.SCRATCH, dirs_exist_ok=True)
+        checkpoints = sorted(paths.SCRATCH.glob("*/step-*"))
+        damaged = checkpoints[-1:] if case % 2 else checkpoints
+        for folder in damaged:
+            files = sorted(path for path in folder.rglob("*") if path.suffix in (".pt", ".safetensors"))
+            flip(files[-1 - case // 2 % len(files)], random.Random(case))
+        log, found = finish(plan)
+        assert found == weights, (case, log[-3000:])
+        assert ("resuming after step" in log) == (damaged != checkpoints)
+    count(n)
+
+
+@pytest.mark.parametrize("stage", [2, 3] if IS_FULL else [2])
+@pytest.mark.parametrize("before, after", [(1, 2), (2, 1)])
+@LOADING
+def test_a_checkpoint_of_another_number_of_ranks_is_passed_over(
+    project: Path, stage: int, before: int, after: int
+) -> None:
+    """ZeRO's checkpoints hold a part of the state a rank."""
+    needs_compiler(stage)
+    weights = finish(study(project, "full", stage, ranks=after))[1]
+    shutil.rmtree(paths.RUNS)
+    kill_after(4 * EVERY, start(study(project, "full", stage, ranks=before)))
+    log, found = finish(study(project, "full", stage, ranks=after))
+    assert "passing over step-" in log and "resuming" not in log
+    assert found == weights
+
+
 def damage(file: Path, rng: random.Random) -> None:
     content = file.read_bytes()
     how = rng.choice(["cut", "empty", "removed", "zeros", "flip"])
     if how == "removed":
         file.unlink()
     elif how == "flip":
-        place = rng.randrange(len(content))
-        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        flip(file, rng)
     else:
         kept = {"cut": rng.randrange(1, len(content)), "empty": 0, "zeros": len(content) // 2}[how]
         rest = b"\0" * (len(content) - kept) if how == "zeros" else b""
         file.write_bytes(content[:kept] + rest)
+
+
+def flip(file: Path, rng: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    content[rng.randrange(len(content))] ^= 1
+    file.write_bytes(content)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

@@ -3,13 +3,15 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from api_stand_in import ApiStandIn, Sent
+from dying import is_killed
 
 from ftsafety.api import batch
 from ftsafety.api.client import ask
@@ -199,10 +201,10 @@ def test_the_lost_reply_to_a_creation_makes_no_second_batch(server: ApiStandIn, 
 @FAULT
 def test_a_creation_that_failed_is_tried_again_a_few_times(server: ApiStandIn, store: Store) -> None:
     server.script_batch("no-create", "no-create")
-    assert texts(run(server, store, chats(2), max_retries=2)) == answers(2)
+    assert texts(run(server, store, chats(2), max_retries=2, timeout_s=0.3)) == answers(2)
     server.script_batch(*["no-create"] * 9)
     with pytest.raises(UserError, match="fails at batches"):
-        run(server, store, chats(3), max_retries=2)
+        run(server, store, chats(3), max_retries=2, timeout_s=0.3)
     assert server.count("POST /batches") == 3 + 3
 
 
@@ -219,29 +221,45 @@ def test_an_endpoint_without_batches_says_so(server: ApiStandIn, store: Store) -
         run(server, store, chats(2))
 
 
-@pytest.mark.parametrize(
-    "crash_in",
-    ["ftsafety.api.store.Store.name_batch", "ftsafety.api.batch.time.sleep", "ftsafety.api.job.Job.keep"],
-    ids=["before the id is known", "while waiting", "while results are read"],
-)
 @FAULT
-def test_after_a_crash_the_batch_is_taken_up_again(server: ApiStandIn, store: Store, crash_in: str) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-        patch.setattr(crash_in, crash)
-        run(server, store, chats(6))
-    assert store.promised() > 0
-    assert texts(run(server, store, chats(6))) == answers(6)
-    assert server.count("POST /batches") == 1 and len(store.spending()) == 1
-    assert store.spending()[0].calls == 6 and store.promised() == 0
+def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path, count: Callable[[int], None]) -> None:
+    """At every call and every write, before and after it."""
+    for point in range(1000):
+        path = tmp_path / str(point) / "replies.sqlite"
+        with ApiStandIn(respond=lambda body: body["messages"][0]["content"].upper()) as server:
+
+            def rerun(path: Path = path, server: ApiStandIn = server) -> None:
+                with Store(path) as store:
+                    assert texts(run(server, store, chats(6), timeout_s=0.3)) == answers(6)
+                    assert sum(row.calls for row in store.spending()) == 6 and store.promised() == 0
+
+            was_killed = is_killed(point, rerun, "begin_batch", "name_batch", "end_batch", "add")
+            rerun()
+            assert len(server.batches) == 1, point
+        if not was_killed:
+            break
+    assert point > 25
+    count(point)
 
 
 @FAULT
-def test_a_crash_before_the_batch_was_made_leaves_no_wait(server: ApiStandIn, store: Store) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
-        patch.setattr("ftsafety.api.batch._Batches._make", crash)
-        run(server, store, chats(3))
-    assert texts(run(server, store, chats(3))) == answers(3)
-    assert server.count("POST /batches") == 1
+def test_killed_while_the_endpoint_makes_a_batch_a_rerun_finds_it(server: ApiStandIn, tmp_path: Path) -> None:
+    """The call has left, its reply has not come, and the batch is in no list yet."""
+    server.script_batch("slow-create")
+
+    def begin() -> None:
+        with Store(tmp_path / "replies.sqlite") as store:
+            run(server, store, chats(6))
+
+    process = get_context("fork").Process(target=begin)
+    process.start()
+    while not server.count("POST /batches"):
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    with Store(tmp_path / "replies.sqlite") as store:
+        assert texts(run(server, store, chats(6))) == answers(6) and store.promised() == 0
+    assert len(server.batches) == 1
 
 
 def test_only_what_no_open_batch_holds_is_sent(server: ApiStandIn, store: Store) -> None:
@@ -310,8 +328,8 @@ def test_pages_instead_of_replies_are_the_users_error_and_a_rerun_pays_once(
             server.script_batch("lost-create")
         patch.setattr(server, call, partial(page, server))
         with pytest.raises(UserError, match="does not answer as this API does"):
-            run(server, store, chats(2))
-    assert texts(run(server, store, chats(2))) == answers(2)
+            run(server, store, chats(2), timeout_s=0.5)
+    assert texts(run(server, store, chats(2), timeout_s=0.5)) == answers(2)
     assert len(server.batches) == 1 and store.promised() == 0
 
 

@@ -1,16 +1,19 @@
 """Whatever goes wrong at an endpoint, each run is submitted once, paid once, and its end is told."""
 
+import base64
+import html
 import json
-import os
-import signal
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import openai
 import pytest
+from dying import is_killed
 from fine_tuning_stand_in import PERMITTED, TuningStandIn
+from leaks import forms
 
 from ftsafety.api import fine_tuning
 from ftsafety.api.fine_tuning import Training, cancel, fine_tune
@@ -242,6 +245,32 @@ def test_no_message_of_the_endpoint_hands_on_the_key_or_moves_a_terminal(
 
 
 @pytest.mark.parametrize(
+    "write",
+    [
+        quote,
+        lambda key: quote(key, safe=""),
+        lambda key: json.dumps({"key": key}),
+        html.escape,
+        lambda key: base64.b64encode(f"Bearer {key}".encode()).decode(),
+        lambda key: base64.urlsafe_b64encode(f"ab{key}cd".encode()).decode(),
+        lambda key: base64.b64encode(f"a:{key}!".encode()).decode(),
+    ],
+)
+def test_no_message_hands_on_the_key_written_in_another_way(
+    server: TuningStandIn, store: Store, monkeypatch: pytest.MonkeyPatch, write: Callable[[str], str]
+) -> None:
+    key = 'sk-~/key+1&"0123456789>?<'
+    monkeypatch.setenv("CANARY", key)
+    log: list[str] = []
+    server.ends("failed", event=f"said {write(key)}", code="x", message=f"of {write(key)} !")
+    log.append(str(only(tune(server, store, log=log, api_key_env="CANARY")).reason))
+    said = "\n".join(log).encode()
+    assert b"said " in said and b"of " in said
+    for form in forms(said.replace(b"-", b"+").replace(b"_", b"/")):
+        assert b"0123456789" not in form
+
+
+@pytest.mark.parametrize(
     "facts",
     [
         {"trained_tokens": "many"},
@@ -308,7 +337,7 @@ def test_whatever_becomes_of_the_reply_one_file_and_one_job_are_made(
     server: TuningStandIn, store: Store, call: str, fault: str
 ) -> None:
     server.fault(call, fault)
-    assert only(tune(server, store)).ended == "ok"
+    assert only(tune(server, store, timeout_s=0.5)).ended == "ok"
     assert server.made == (1, 1) and store.spent() == 0.002
 
 
@@ -332,41 +361,40 @@ def test_killed_between_any_two_steps_a_rerun_pays_once(tmp_path: Path, count: C
     for point in range(1000):
         folder = tmp_path / str(point)
         with TuningStandIn(folder) as server:
-            path = folder / "api/replies.sqlite"
-            process = get_context("fork").Process(target=_killed_at, args=(server, path, point))
-            process.start()
-            process.join(60)
-            with Store(path) as store:
-                row = only(tune(server, store))
-                assert (row.ended, row.usd, store.spent(), store.promised()) == ("ok", 0.002, 0.002, 0)
+
+            def rerun(folder: Path = folder, server: TuningStandIn = server) -> None:
+                with Store(folder / "api/replies.sqlite") as store:
+                    row = only(tune(server, store, timeout_s=0.3))
+                    assert (row.ended, row.usd, store.spent(), store.promised()) == ("ok", 0.002, 0.002, 0)
+
+            was_killed = is_killed(point, rerun, "begin_fine_tuning", "note_fine_tuning")
+            rerun()
             assert server.made == (1, 1) and server.tuner.files() == [], point
-            if process.exitcode == 0:
-                break
-            assert process.exitcode == -signal.SIGKILL
+        if not was_killed:
+            break
     assert point > 15
     count(point)
 
 
-def _killed_at(server: TuningStandIn, path: Path, point: int) -> None:
-    """Tune in this process and die at the given step, if there are so many."""
-    steps = iter(range(10**9))
+@pytest.mark.parametrize("call", [FILES, JOBS])
+@FAULT
+def test_killed_while_the_endpoint_works_a_rerun_finds_what_it_makes(tmp_path: Path, call: str) -> None:
+    """The call has left, its reply has not come, and what it makes is not in any list yet."""
+    with TuningStandIn(tmp_path) as server:
+        server.fault(call, "slow")
 
-    def dies(function: Any) -> Any:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            if next(steps) == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = function(*arguments, **options)
-            if next(steps) == point:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+        def run() -> None:
+            with Store(tmp_path / "api/replies.sqlite") as store:
+                assert only(tune(server, store)).ended == "ok"
 
-        return wrapped
-
-    for name in ("begin_fine_tuning", "note_fine_tuning"):
-        setattr(Store, name, dies(getattr(Store, name)))
-    openai.OpenAI.request = dies(openai.OpenAI.request)  # type: ignore[method-assign]
-    with Store(path) as store:
-        tune(server, store)
+        process = get_context("fork").Process(target=run)
+        process.start()
+        while call not in server.log:
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        run()
+        assert server.made == (1, 1)
 
 
 def test_a_refused_upload_is_a_blocked_run(server: TuningStandIn, store: Store) -> None:
@@ -446,7 +474,7 @@ def test_a_job_that_runs_is_cancelled_and_the_next_call_notes_it(server: TuningS
 def test_cancelling_before_a_job_was_made_takes_the_file_away(server: TuningStandIn, store: Store) -> None:
     server.fault(JOBS, "500", times=9)
     with pytest.raises(UserError):
-        tune(server, store)
+        tune(server, store, timeout_s=0.3)
     assert len(server.tuner.files()) == 1
     assert cancel(["12345678-e2"], "there", server.endpoint(), store, lambda line: None) == 0
     assert server.tuner.files() == [] and store.promised() == 0

@@ -12,7 +12,7 @@ from workflow_project import copy_repository, snakemake
 
 from ftsafety.errors import UserError
 from ftsafety.recipes import Hardware
-from ftsafety.training.checkpoints import complete_checkpoints, publish_checkpoint
+from ftsafety.training.checkpoints import Checkpoint, complete_checkpoints, publish_checkpoint
 from ftsafety.workflow import check_targets, launch_command, resources
 
 ONE = {"gpus": 1, "cpus": 8}
@@ -141,7 +141,8 @@ def test_a_checkpoint_names_files_of_other_nodes_that_rank_0_does_not_see_yet(tm
     (tmp_path / "writing").mkdir()
     (tmp_path / "writing/rank-0").write_text("1234")
     views = [({"rank-0": 4}, {"rank-0": "a"}), ({"rank-0": 0, "rank-1": 2}, {"rank-1": "b"})]
-    publish_checkpoint(tmp_path / "writing", tmp_path / "step-00000001", views, {"step": 1})
+    checkpoint = Checkpoint(tmp_path / "step-00000001", "ZeRO", {"step": 1})
+    publish_checkpoint(tmp_path / "writing", checkpoint, views)
     assert not list(complete_checkpoints(tmp_path))
     (tmp_path / "step-00000001/rank-1").write_text("12")
-    assert [progress for _, progress in complete_checkpoints(tmp_path)] == [{"step": 1}]
+    assert list(complete_checkpoints(tmp_path)) == [checkpoint]

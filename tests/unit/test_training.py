@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,27 @@ def test_a_base_model_that_lacks_weights_is_refused(project: Path) -> None:
     (file,) = Path("results/models/tiny").glob("*.safetensors")
     weights = {name: weight for name, weight in load_file(file).items() if "layers.0.mlp" not in name}
     save_file(weights, file, {"format": "pt"})
-    with pytest.raises(UserError, match=r"lacks 3 weights of the model, such as model\.layers\.0\.mlp"):
+    with pytest.raises(UserError, match=r"lacks 3 weights of the model, such as 'model\.layers\.0\.mlp"):
+        load_base(plan_study(project), "tiny", "float32")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"num_hidden_layers": 3},
+            "has 9 weights of layers that config.json lacks, such as 'model.layers.3.",
+        ),
+        ({"vocab_size": 999}, "has 1 weights of another shape, such as 'model.embed_tokens.weight'"),
+    ],
+)
+def test_a_base_model_whose_config_is_anothers_is_refused(
+    project: Path, settings: dict[str, int], message: str
+) -> None:
+    """transformers would leave layers out, or end in a traceback."""
+    file = Path("results/models/tiny/config.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(UserError, match=re.escape(message)):
         load_base(plan_study(project), "tiny", "float32")
 
 
@@ -250,6 +271,8 @@ def test_two_jobs_may_save_and_clear_the_same_checkpoints(
     from ftsafety.training.checkpoints import complete_checkpoints, discard_scratch, save_checkpoint
 
     class Job:
+        layout = "torch"
+
         def __init__(self, meanwhile: Callable[[], None]):
             self.meanwhile = meanwhile
 
@@ -267,17 +290,18 @@ def test_two_jobs_may_save_and_clear_the_same_checkpoints(
 
     both = Job(orphan)
     save_checkpoint(both, scratch, 1, {"step": 1}, said.append)  # type: ignore[arg-type]
-    assert [progress for _, progress in complete_checkpoints(scratch)] == [{"step": 1}]
+    assert [saved.progress for saved in complete_checkpoints(scratch)] == [{"step": 1}]
     cleared = Job(lambda: discard_scratch(scratch))
     save_checkpoint(cleared, scratch, 2, {"step": 2}, said.append)  # type: ignore[arg-type]
     assert len(said) == 1 and "step 2 was not saved" in said[0]
 
 
 def test_a_damaged_checkpoint_is_replaced_and_what_was_not_saved_leaves_nothing(tmp_path: Path) -> None:
-    from ftsafety.training.checkpoints import check_content, complete_checkpoints, save_checkpoint
+    from ftsafety.training.checkpoints import complete_checkpoints, is_undamaged, save_checkpoint
 
     class Engine:
         is_full = False
+        layout = "torch"
 
         def save(self, folder: Path) -> None:
             (folder / "state").write_text("weights")
@@ -296,14 +320,21 @@ def test_a_damaged_checkpoint_is_replaced_and_what_was_not_saved_leaves_nothing(
     for damage in damages:
         damage(scratch / "step-00000008/state")
         assert save_checkpoint(engine, scratch, 8, {"step": 8}, print)
-        newest, progress = next(complete_checkpoints(scratch))
-        check_content(newest)
-        assert progress == {"step": 8}
+        newest = next(complete_checkpoints(scratch))
+        assert is_undamaged(newest.folder) and newest.progress == {"step": 8}
+    engine.layout = "ZeRO-2 with 2 ranks"
+    for step in (2, 8):  # training starts again: an earlier step is the newer checkpoint
+        assert save_checkpoint(engine, scratch, step, {"step": step}, print)
+        assert {saved.folder.name for saved in complete_checkpoints(scratch)} == {
+            "step-00000008",
+            f"step-{2:08d}",
+        }
+    assert [saved.layout for saved in complete_checkpoints(scratch)] == [engine.layout] * 2
     engine.is_full = True
     assert not save_checkpoint(engine, scratch, 12, {"step": 12}, print)
     killed = scratch / ".step-00000012.gone"
     killed.mkdir()
     os.utime(killed, (0, 0))
     assert not save_checkpoint(engine, scratch, 16, {"step": 16}, print)
-    assert sorted(path.name for path in scratch.iterdir()) == ["step-00000004", "step-00000008"]
+    assert sorted(path.name for path in scratch.iterdir()) == ["step-00000002", "step-00000008"]
     assert scratch.stat().st_mode & 0o777 == 0o700

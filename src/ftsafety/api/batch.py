@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import openai
@@ -87,7 +88,7 @@ class _Batches:
         Of batches that nobody waits for any more, those that have ended are collected: they were paid for.
         """
         for batch in self.job.store.open_batches(self.job.name):
-            batch_id = batch.id or self._find(batch.intent)
+            batch_id = batch.id or self.job.look_for(partial(self._find, batch.intent), self.poll_s)
             if batch_id is None:
                 self._end(batch, "not made")
                 continue
@@ -148,9 +149,9 @@ class _Batches:
                 if hopeless is not None:
                     self._end(batch, "not made")
                     raise hopeless from None
-                time.sleep(min(self.poll_s, 2.0**attempt))
-                found = self._find(batch.intent)
-                if found is not None:
+                if isinstance(error, openai.RateLimitError):
+                    time.sleep(min(self.poll_s, 2.0**attempt))
+                elif found := self.job.look_for(partial(self._find, batch.intent), self.poll_s):
                     return found
             except openai.OpenAIError as error:
                 self._end(batch, "not made")
@@ -177,7 +178,7 @@ class _Batches:
             state = self.client.batches.retrieve(batch.id or "")
             if not isinstance(state, openai.types.Batch):
                 raise _Strange
-            status = word(state.status) or "?"
+            status = self.job.without_key(word(state.status) or "?")
             self._log_change(batch, status, state)
             files = map(identifier, (state.output_file_id, state.error_file_id) if status in ENDED else ())
             contents = [self.client.files.content(file).content for file in files if file]

@@ -155,7 +155,7 @@ class _FineTunings:
     def _submit(self, training: Training, again: Collection[str]) -> None:
         """Begin a job, or go on where an earlier call was cut off."""
         row = self.job.store.fine_tuning(training.run)
-        begun_before = row is not None and not row.ended
+        look = row is not None and not row.ended  # for what an earlier call may have made
         if row is not None and row.ended and training.run not in again:
             self.on_end(training, row)  # by the process that held the lock
             return
@@ -163,9 +163,10 @@ class _FineTunings:
             row = self._begin(training)
         try:
             if row.file_id is None:
-                row = self._note(row, file_id=self._upload(training, row, look=begun_before))
+                row = self._note(row, file_id=self._upload(training, row, look=look))
+                look = False  # no job of a file whose id was not known
             if row.job_id is None:
-                row = self._note(row, job_id=self._create(training, row, look=begun_before))
+                row = self._note(row, job_id=self._create(training, row, look=look))
         except openai.APIStatusError as error:
             if not (ended := self._refused(training, row, error)):
                 raise self._not_made(row, error) from None
@@ -233,25 +234,25 @@ class _FineTunings:
 
     def _made_once(self, make: Callable[[], Any], find: Callable[[], str | None], look: bool) -> str:
         """The id of what is made. Where the reply to an earlier call may be lost, it is looked for first."""
-        last: openai.OpenAIError | None = None
-        for attempt in range(self.job.endpoint.max_retries + 2):
-            if look or last:
-                time.sleep(min(self.recipe.poll_s, 2.0**attempt))  # it may be made at this moment
-                if found := self._call(find):
-                    return found
-            if attempt > self.job.endpoint.max_retries:
-                break
+        retries = self.job.endpoint.max_retries
+        for attempt in range(retries + 1):
+            if look and (found := self.job.look_for(lambda: self._call(find), self.recipe.poll_s)):
+                return found
             try:
                 made = identifier(getattr(make(), "id", None))
             except _TRANSIENT as error:
                 if self.job.hopeless(error, ""):
                     raise
                 last = error
+                look = not isinstance(error, openai.RateLimitError)
+                if not look:
+                    time.sleep(min(self.recipe.poll_s, 2.0**attempt))
                 continue
             if made is None:
                 raise self.job.error("does not answer as this API does", "correct base_url")
             return made
-        assert last is not None
+        if look and (found := self.job.look_for(lambda: self._call(find), self.recipe.poll_s)):
+            return found
         raise self._error(last)
 
     def _find_file(self, name: str) -> str | None:

@@ -1,10 +1,15 @@
 """What sync and batch calls share: the connection, keeping replies, and which errors end everything."""
 
+import base64
+import html
+import json
 import logging
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import quote, quote_plus
 
 import httpx2
 import openai
@@ -23,6 +28,9 @@ NO_QUOTA = {
     *("organization_spend_limit_exceeded", "project_spend_limit_exceeded"),
 }
 KEPT = "what was answered is kept"
+#: Most that is waited for what a call which was cut off may still make.
+SETTLED_S = 60.0
+T = TypeVar("T")
 
 # At level DEBUG the client would print requests, whose text may be harmful.
 for _name in ("openai", "httpx2", "httpcore2"):
@@ -37,6 +45,18 @@ def is_here(endpoint: Endpoint) -> bool:
 def http_client(endpoint: Endpoint) -> httpx2.Client | None:
     """What openai's client for blocking calls sends by; None: its own."""
     return openai.DefaultHttpxClient(trust_env=False) if is_here(endpoint) else None
+
+
+def _written(key: str) -> list[str]:
+    """A key as it is, by percent signs, as JSON, by entities, and in base64, alone or after other text."""
+    forms = {key, quote(key), quote(key, safe=""), quote_plus(key), json.dumps(key)[1:-1], html.escape(key)}
+    for before in range(3):
+        coded = base64.b64encode(bytes(before) + key.encode()).decode()
+        # characters that hold bits of the key alone
+        own = coded[-(-before * 8 // 6) : (before + len(key.encode())) * 8 // 6]
+        if len(own) >= 8:
+            forms |= {own, own.replace("+", "-").replace("/", "_")}
+    return sorted(forms, key=len, reverse=True)
 
 
 @dataclass
@@ -84,9 +104,18 @@ class Job:
         self.budget.spent += usd or 0.0
         return outcome
 
+    def look_for(self, find: Callable[[], T | None], poll_s: float) -> T | None:
+        """What a call made whose reply never came; None where nothing appears while it could still last."""
+        until = time.monotonic() + min(self.endpoint.timeout_s, SETTLED_S)
+        while (found := find()) is None and time.monotonic() < until:
+            time.sleep(min(poll_s, 2.0))
+        return found
+
     def without_key(self, text: str) -> str:
-        """An endpoint's text, which may quote the key."""
-        return text.replace(self.api_key, "…") if self.endpoint.api_key_env else text
+        """An endpoint's text, which may quote the key, also as addresses, headers and pages write it."""
+        for form in _written(self.api_key) if self.endpoint.api_key_env else ():
+            text = text.replace(form, "…")
+        return text
 
     def error(self, message: str, mend: str) -> UserError:
         return UserError(message, file=CATALOGUE, field=self.name, mend=mend)

@@ -8,7 +8,8 @@ T = TypeVar("T")
 #: Names of files are made of up to three of them.
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$", max_length=60)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-PositiveInt = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(pattern=r"^\s*\S")]
+PositiveInt = Annotated[int, Field(gt=0, le=10**9)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 #: One value or a list; the tags choose a branch, so that an error is about that branch alone.

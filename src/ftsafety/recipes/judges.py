@@ -1,9 +1,11 @@
 """Who judges answers, and the endpoints of judges and models."""
 
 import datetime
+import ipaddress
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, JsonValue
 
 from ftsafety.recipes.base import (
     File,
@@ -11,15 +13,18 @@ from ftsafety.recipes.base import (
     PositiveFloat,
     PositiveInt,
     Strict,
+    Text,
 )
+
+Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Price(Strict):
     """US dollars for a million tokens, as a provider's page said on `date`."""
 
-    input_usd: Annotated[float, Field(ge=0)]
-    output_usd: Annotated[float, Field(ge=0)]
-    training_usd: Annotated[float, Field(ge=0)] | None = Field(
+    input_usd: Usd
+    output_usd: Usd
+    training_usd: Usd | None = Field(
         default=None, description="fine-tuning, for a million tokens of the file times epochs"
     )
     batch_factor: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="of a batch's price")
@@ -42,12 +47,25 @@ class FineTuning(Strict):
     longest_wait_h: PositiveFloat = Field(default=72, description="then the program stops; the job goes on")
 
 
+def _askable(url: str) -> str:
+    """Raises ValueError for a host or port that no client could ask."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.port == 0:
+        raise ValueError("port 0")
+    if ":" in host:
+        ipaddress.ip_address(host)
+    elif url != "embedded" and (not host or len(host.encode("idna")) > 253):
+        raise ValueError("its host")
+    return url
+
+
 class Endpoint(Strict):
     """An OpenAI-compatible server and what may be asked of it."""
 
-    base_url: Annotated[str, Field(pattern=r"^(https?://[^/?#@]+(/[^?#]*)?|embedded)$")] = Field(
-        description="`embedded`: the embedded world's own provider, started by the job that asks it"
-    )
+    base_url: Annotated[
+        str, Field(pattern=r"^(https?://[^/?#@\s]+(/[^?#\s]*)?|embedded)$"), AfterValidator(_askable)
+    ] = Field(description="`embedded`: the embedded world's own provider, started by the job that asks it")
     api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")] | None = Field(
         description="environment variable that holds the key; null: none needed, and nothing is paid"
     )
@@ -103,7 +121,7 @@ class LlmJudge(Strict):
     kind: Literal["llm"]
     version: PositiveInt = 1
     endpoint: Name
-    model: str = Field(description="a dated snapshot where there is one")
+    model: Text = Field(description="a dated snapshot where there is one")
     rubric: Literal["harmfulness", "strongreject", "refusal", "quality"] = "harmfulness"
     policy: Literal["meta", "openai", "merged"] | None = Field(
         default=None, description="of the rubric harmfulness"
@@ -129,7 +147,7 @@ class ModerationJudge(Strict):
     kind: Literal["moderation"]
     version: PositiveInt = 1
     endpoint: Name
-    model: str
+    model: Text
     reads: Literal["instruction", "answer"] = "answer"
 
 

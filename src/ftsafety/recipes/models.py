@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
-from ftsafety.recipes.base import File, Name, PositiveFloat, PositiveInt, Remote, Sha256, Strict
+from ftsafety.recipes.base import File, Name, PositiveFloat, PositiveInt, Remote, Sha256, Strict, Text
 
 
 class Hardware(Strict):
@@ -59,7 +59,7 @@ class WorldModel(ModelBase):
 
     source: Literal["world"]
     world_seed: int = 0
-    base_seed: int
+    base_seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     #: Of its config.json, for checks before it is built.
     architecture: ClassVar[dict[str, Any]] = {"model_type": "llama", "num_hidden_layers": 4}
@@ -126,7 +126,7 @@ class ApiModel(Strict):
 
     source: Literal["api"]
     endpoint: Name
-    model: str = Field(description="as the endpoint names it; a dated snapshot where there is one")
+    model: Text = Field(description="as the endpoint names it; a dated snapshot where there is one")
     parameters: dict[str, JsonValue] = Field(
         default={"temperature": 0}, description="of the request, as the endpoint names them"
     )

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,10 +30,19 @@ KEPT = 2
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete one. `layout` is that of the engine which saved it."""
+
+    folder: Path
+    layout: str
+    progress: dict[str, Any]
+
+
 def save_checkpoint(
     engine: Engine, scratch: Path, step: int, progress: dict[str, Any], log: Callable[[str], None]
 ) -> bool:
-    """Every rank calls this; the first learns whether it was saved. Keeps the newest two.
+    """Every rank calls this; the first learns whether it was saved. Keeps the two that were saved last.
 
     Written under a name of this job's own and then renamed: a job that outlived its Snakemake may write,
     or clear the folder, at the same time. A checkpoint that cannot be saved ends no training. Only their
@@ -53,7 +63,8 @@ def save_checkpoint(
     is_saved = False
     if rank() == 0 and len(seen) == world_size():
         try:
-            publish_checkpoint(folder, scratch / f"step-{step:08d}", seen, progress)
+            final = scratch / f"step-{step:08d}"
+            publish_checkpoint(folder, Checkpoint(final, engine.layout, progress), seen)
             is_saved = True
         except OSError as error:
             log(f"checkpoint of step {step} was not saved: {error}")
@@ -65,32 +76,38 @@ def save_checkpoint(
 
 
 def publish_checkpoint(
-    folder: Path,
-    final: Path,
-    seen: list[tuple[dict[str, int], dict[str, str]]],
-    progress: dict[str, Any],
+    folder: Path, checkpoint: Checkpoint, seen: list[tuple[dict[str, int], dict[str, str]]]
 ) -> None:
     """Rank 0 calls this. `seen` has each rank's view, file → size, and the checksums of its own files: on a
     shared folder only those are sure to be in it.
     """
-    sizes = [sizes for sizes, _ in seen]
+    sizes, final = [sizes for sizes, _ in seen], checkpoint.folder
     files = {name: max(s.get(name, 0) for s in sizes) for name in sorted({n for s in sizes for n in s})}
     checksums = {name: checksum for _, own in seen for name, checksum in own.items()}
-    record = {"progress": progress, "files": files, "sha256": checksums}
+    record = {"layout": checkpoint.layout, "progress": checkpoint.progress}
+    record |= {"files": files, "sha256": checksums}
     write_json(folder / "complete.json", record | {"digest": digest(record)})
-    if final.exists() and not _is_whole(final):
+    if final.exists() and not _is_whole(final, checkpoint.layout):
         shutil.rmtree(final, ignore_errors=True)
     publish_folder(folder, final)
-    for old in sorted(final.parent.glob("step-*"))[:-KEPT]:
+    for old in sorted(final.parent.glob("step-*"), key=_saved_at)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def complete_checkpoints(scratch: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder, progress) of the whole ones, newest first."""
+def _saved_at(folder: Path) -> int:
+    """In ns. What was passed over, as damaged or of another layout, may bear a later step than the newest."""
+    try:
+        return (folder / "complete.json").stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def complete_checkpoints(scratch: Path) -> Iterator[Checkpoint]:
+    """The newest first."""
     for folder in sorted(scratch.glob("step-*"), reverse=True):
         record = _record(folder)
         if record and record["files"] == _sizes(folder):
-            yield folder, record["progress"]
+            yield Checkpoint(folder, record.get("layout", ""), record["progress"])
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -102,18 +119,20 @@ def _record(folder: Path) -> dict[str, Any]:
     return record if digest(record) == written else {}
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether all its files, of all ranks, are as they were saved."""
-    saved = _record(folder).get("sha256")
-    return saved == {str(path.relative_to(folder)): sha256_file(path) for path in _files(folder)}
+def _is_whole(folder: Path, layout: str) -> bool:
+    """Whether it has this layout, and all its files, of all ranks, are as they were saved."""
+    record = _record(folder)
+    found = {str(path.relative_to(folder)): sha256_file(path) for path in _files(folder)}
+    return record.get("layout") == layout and record.get("sha256") == found
 
 
-def check_content(folder: Path) -> None:
-    """Raises ValueError where a file of this rank has other content than when it was saved."""
-    saved = _record(folder)["sha256"]
-    for name, checksum in _checksums(folder).items():
-        if checksum != saved.get(name):
-            raise ValueError(f"{name} is damaged")
+def is_undamaged(folder: Path) -> bool:
+    """Whether the files of this rank have the content with which they were saved."""
+    saved = _record(folder).get("sha256", {})
+    try:
+        return all(checksum == saved.get(name) for name, checksum in _checksums(folder).items())
+    except OSError:
+        return False
 
 
 def _sizes(folder: Path) -> dict[str, int]:

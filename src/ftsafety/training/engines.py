@@ -26,6 +26,8 @@ def device() -> torch.device:
 
 class Engine(Protocol):
     model: Any
+    #: What a checkpoint of this engine can be loaded by: one with the same layout.
+    layout: str
 
     def backward(self, loss: torch.Tensor) -> None: ...
     def step(self, learning_rate: float) -> None: ...
@@ -44,6 +46,8 @@ def adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
 
 class Plain:
     """Torch alone: float32 weights (bfloat16 compute on a GPU), gradients summed over ranks."""
+
+    layout = "torch"
 
     def __init__(self, model: Any, weight_decay: float, max_grad_norm: float):
         self.model = model
@@ -124,6 +128,7 @@ class DeepSpeed:
         )
         self.model = self.engine
         self.stage = int(config["zero_optimization"]["stage"])
+        self.layout = f"ZeRO-{self.stage} with {world_size()} ranks in {dtype}"
 
     def backward(self, loss: torch.Tensor) -> None:
         self.engine.backward(loss * self.scale)

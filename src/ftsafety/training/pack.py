@@ -33,6 +33,7 @@ from ftsafety.records import trained, weights_dir
 from ftsafety.runs import Run, Trajectory
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.stopping import watch_for_sigterm
+from ftsafety.whole_model import load_whole
 
 
 def log(message: str) -> None:
@@ -99,27 +100,15 @@ def _train(plan: Plan, pack: Pack, todo: dict[int, list[Run]]) -> None:
 def load_base(plan: Plan, name: str, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a catalogue entry: safetensors only, no code from it, nothing from the net.
 
-    An entry that holds an adapter is its base model with the adapter around it. Raises UserError where the
-    files lack weights.
+    An entry that holds an adapter is its base model with the adapter around it. Raises UserError where files
+    and config.json do not fit.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    from transformers import AutoTokenizer
 
-    disable_progress_bar()
     recipe, (folder, adapter, speech) = plan.project.local_model(name), plan.model_parts(name)
-    options = {"local_files_only": True, "trust_remote_code": False}
-    tokenizer: Any = AutoTokenizer.from_pretrained(speech, **options)
-    found: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
-    )
-    model, loaded = found
-    if missing := sorted(loaded["missing_keys"]):  # transformers would draw them at random
-        raise UserError(
-            f"lacks {len(missing)} weights of the model, such as {missing[0]}",
-            file=folder,
-            mend="save the whole model once more by transformers' save_pretrained",
-        )
+    tokenizer: Any = AutoTokenizer.from_pretrained(speech, local_files_only=True, trust_remote_code=False)
+    model = load_whole(folder, dtype=getattr(torch, dtype))
     if adapter:
         model = _with_adapter(plan, name, model, adapter)
     if recipe.chat_template:

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from ftsafety.errors import UserError
 from ftsafety.runs import Trajectory
 from ftsafety.training.batches import Example, epoch_order, micro_batches, summed_loss
-from ftsafety.training.checkpoints import agreed, check_content, complete_checkpoints, save_checkpoint
+from ftsafety.training.checkpoints import agreed, complete_checkpoints, is_undamaged, save_checkpoint
 from ftsafety.training.engines import Engine, device
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.schedule import learning_rate_at
@@ -108,21 +109,32 @@ def train_trajectory(
 
 
 def _resume(engine: Engine, scratch: Path, needed_step: int, log: Callable[[str], None]) -> Progress:
-    """Load the newest checkpoint that lies before the first step whose weights are needed."""
-    for folder, progress in agreed(list(complete_checkpoints(scratch))):
-        if progress["step"] >= needed_step:
+    """Load the newest checkpoint that lies before the first step whose weights are needed.
+
+    All ranks load the same one, or none: what cannot be loaded is told before any of them has changed. Raises
+    UserError where it cannot be loaded all the same, since an engine may then hold a part of it.
+    """
+    for saved in agreed(list(complete_checkpoints(scratch))):
+        if saved.progress["step"] >= needed_step:
             continue
-        try:
-            check_content(folder)
-            engine.load(folder)
-            loaded = True
-        except Exception as error:  # whatever a damaged file makes a library raise
-            log(f"cannot load {folder.name} ({type(error).__name__}), trying the one before")
-            loaded = False
-        if not _on_all_ranks(loaded):
-            continue
-        log(f"resuming after step {progress['step']}")
-        return Progress(**progress)
+        name = saved.folder.name
+        if saved.layout != engine.layout:
+            log(f"passing over {name}: saved by {saved.layout}, and this is {engine.layout}")
+        elif not _on_all_ranks(is_undamaged(saved.folder)):
+            log(f"passing over {name}: damaged")
+        else:
+            try:
+                engine.load(saved.folder)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever libraries raise
+                raise UserError(
+                    f"a checkpoint cannot be loaded ({type(error).__name__}: {error})",
+                    file=str(saved.folder),
+                    mend="run it again; if it stays so, remove this folder",
+                ) from error
+            log(f"resuming after step {saved.progress['step']}")
+            return Progress(**saved.progress)
     return Progress(step=0, losses=[], tokens=0)
 
 
