@@ -24,6 +24,7 @@ from ftsafety import paths
 from ftsafety.files import checksum
 from ftsafety.plan import Plan
 from ftsafety.records import trained
+from ftsafety.training.checkpoints import complete_checkpoints
 from ftsafety.training.pack import train_pack
 from ftsafety.workflow import launch_command
 
@@ -171,6 +172,12 @@ def runs_in(process: Path, folder: Path) -> bool:
         return False
 
 
+def complete() -> list[Path]:
+    """Checkpoints, the oldest first; where training was killed, a third may be half removed."""
+    (scratch,) = paths.SCRATCH.iterdir()
+    return sorted(saved.folder for saved in complete_checkpoints(scratch))
+
+
 LOADING = pytest.mark.fault(
     "newest checkpoint damaged, or of other hardware",
     holds="falls back to one before, or to the start; same weights (sha256)",
@@ -194,7 +201,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         shutil.rmtree(paths.RUNS, ignore_errors=True)
         shutil.rmtree(paths.SCRATCH, ignore_errors=True)
         shutil.copytree("scratch", paths.SCRATCH)
-        checkpoints = sorted(paths.SCRATCH.glob("*/step-*"))
+        checkpoints = complete()
         damaged = checkpoints if case % 5 == 4 else checkpoints[-1:]
         for folder in damaged:
             damage(rng.choice(sorted(path for path in folder.rglob("*") if path.is_file())), rng)
@@ -221,7 +228,7 @@ def test_ranks_agree_that_a_checkpoint_is_damaged(
     for case in range(n):
         shutil.rmtree(paths.RUNS, ignore_errors=True)
         shutil.copytree("scratch", paths.SCRATCH, dirs_exist_ok=True)
-        checkpoints = sorted(paths.SCRATCH.glob("*/step-*"))
+        checkpoints = complete()
         damaged = checkpoints[-1:] if case % 2 else checkpoints
         for folder in damaged:
             files = sorted(path for path in folder.rglob("*") if path.suffix in (".pt", ".safetensors"))
