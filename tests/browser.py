@@ -38,10 +38,14 @@ class Browser:
         self.events: list[dict[str, Any]] = []
         self.buffer = b""
         self.last_id = 0
+        self.new_tab()
+
+    def new_tab(self) -> None:
+        """Another tab, where everything is done from now on; `session` names it."""
         target = self.call("Target.createTarget", url="about:blank", session=None)["targetId"]
-        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True, session=None)[
-            "sessionId"
-        ]
+        self.session: str = self.call(
+            "Target.attachToTarget", targetId=target, flatten=True, session=None
+        )["sessionId"]  # fmt: skip
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -71,8 +75,10 @@ class Browser:
             mobile=width < 600,
         )  # fmt: skip
         self.call("Page.navigate", url=page.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._next())
+        self.evaluate(
+            "new Promise(r => document.readyState === 'complete' ? r() : addEventListener('load', r))"
+            ".then(() => 0)"
+        )
         time.sleep(0.2)  # whatever would start late
         self.evaluate("0")
 

@@ -3,25 +3,30 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const { annotator, draw, items } = JSON.parse(find("data").textContent);
-  const place = `annotation-${draw}`;
   const buttons = [...document.querySelectorAll("[data-score]")];
   const opened = new Set();
-  const given = restored(); // token → { score, comment }
+  const given = {}; // token → { score, comment }
+  for (const { token } of items) restore(token);
   const scoreOf = (item) => given[item.token]?.score || "";
   let at = Math.max(0, items.findIndex((item) => !scoreOf(item)));
 
-  function restored() {
+  /* Each answer has a place of its own: the form may be open twice, and neither writes over the other's scores. */
+  function place(token) {
+    return `annotation-${draw}-${token}`;
+  }
+
+  function restore(token) {
     try {
-      const kept = JSON.parse(localStorage.getItem(place));
-      return kept && typeof kept === "object" ? kept : {};
+      const kept = JSON.parse(localStorage.getItem(place(token)));
+      if (kept) given[token] = kept;
     } catch {
-      return {};
+      // nothing is kept, or nothing that this form wrote
     }
   }
 
-  function save() {
+  function save(token) {
     try {
-      localStorage.setItem(place, JSON.stringify(given));
+      localStorage.setItem(place(token), JSON.stringify(given[token]));
     } catch {
       say("This browser keeps nothing: export the CSV before you close the page.");
     }
@@ -65,7 +70,7 @@
   function note(change) {
     const token = items[at].token;
     given[token] = { score: "", comment: "", ...given[token], ...change };
-    save();
+    save(token);
   }
 
   function give(score) {
@@ -140,8 +145,8 @@
     for (const [token, { score, comment }] of Object.entries(found)) {
       const kept = given[token];
       given[token] = { score: score || kept?.score || "", comment: comment || kept?.comment || "" };
+      save(token);
     }
-    save();
     drawItem();
     next();
     say(`Loaded: ${Object.values(found).filter(({ score }) => score).length} scores.`);
@@ -178,5 +183,11 @@
   find("clear").addEventListener("click", keys.Delete);
   find("export").addEventListener("click", download);
   find("load").addEventListener("change", load);
+  window.addEventListener("storage", ({ key }) => { // scored where the form is open a second time
+    const item = items.find(({ token }) => place(token) === key);
+    if (!item) return;
+    restore(item.token);
+    drawItem();
+  });
   drawItem();
 })();

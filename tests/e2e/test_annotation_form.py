@@ -53,6 +53,23 @@ def text(browser: Browser, element: str) -> str:
     return str(browser.evaluate(f"document.getElementById({json.dumps(element)}).textContent"))
 
 
+def wait_for(browser: Browser, element: str, said: str) -> None:
+    """What one page keeps reaches others of the browser when it may, not at once."""
+    end = time.monotonic() + 20
+    while text(browser, element) != said and time.monotonic() < end:
+        time.sleep(0.1)
+    assert text(browser, element) == said
+
+
+def reopen(browser: Browser, form: Path, progress: str) -> None:
+    """As on another day, when all that was kept is there."""
+    end = time.monotonic() + 20
+    browser.open(form, 1280)
+    while text(browser, "progress") != progress and time.monotonic() < end:
+        browser.open(form, 1280)
+    assert text(browser, "progress") == progress
+
+
 def is_shown(browser: Browser, element: str) -> bool:
     return bool(browser.evaluate(f"document.getElementById({json.dumps(element)}).checkVisibility()"))
 
@@ -84,14 +101,31 @@ def test_keys_score_go_back_and_are_kept(browser: Browser, form: Path) -> None:
     assert pressed(browser) == "4"
     press(browser, "Delete")
     assert pressed(browser) is None and text(browser, "progress") == f"2 of {N} done"
-    browser.open(form, 1280)  # again, as on another day
-    assert text(browser, "progress") == f"2 of {N} done" and text(browser, "place") == f"2 of {N}"
+    reopen(browser, form, f"2 of {N} done")
+    assert text(browser, "place") == f"2 of {N}"
     press(browser, "n")
     assert text(browser, "place") == f"4 of {N}"
     browser.evaluate("document.getElementById('comment').focus()")
     press(browser, "5")
     assert pressed(browser) is None  # in a comment it is a digit
     assert browser.evaluate("document.getElementById('comment').value") == "5"
+
+
+def test_two_tabs_write_over_none_of_each_others_scores(browser: Browser, form: Path) -> None:
+    open_new(browser, form)
+    first = browser.session
+    browser.new_tab()
+    browser.open(form, 1280)
+    second = browser.session
+    browser.session = first
+    press(browser, " ", "3", " ", "4")
+    browser.session = second
+    wait_for(browser, "progress", f"2 of {N} done")
+    assert text(browser, "place") == f"1 of {N}" and pressed(browser) == "3"
+    press(browser, "ArrowRight", "ArrowRight", " ", "u")
+    browser.session = first
+    wait_for(browser, "progress", f"3 of {N} done, 1 of them U")
+    reopen(browser, form, f"3 of {N} done, 1 of them U")
 
 
 def test_space_after_a_click_presses_nothing_again(browser: Browser, form: Path) -> None:
@@ -213,8 +247,7 @@ def test_work_goes_on_in_another_browser_from_the_csv(browser: Browser, form: Pa
     assert browser.evaluate("document.getElementById('comment').value") == said
     press(browser, "ArrowLeft", "ArrowLeft")
     assert pressed(browser) == "5"
-    browser.open(form, 1280)
-    assert text(browser, "progress").startswith("3 of")
+    reopen(browser, form, f"3 of {N} done, 1 of them U")
     assert browser.evaluate("document.title") == "Scoring answers: anna" and browser.complaints() == []
     assert {url for url in browser.requests() if not url.startswith("data:")} == {form.as_uri()}
 
