@@ -37,7 +37,9 @@ class Draw(LogitsProcessor):
         self.columns = iter(torch.stack(rows, 1))
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        cumulative = torch.softmax(scores.double() / self.temperature, -1).cumsum(-1)
+        # below 0: at a temperature near 0 the quotients would overflow
+        below = scores.double() - scores.max(-1, keepdim=True).values
+        cumulative = torch.softmax(below / self.temperature, -1).cumsum(-1)
         aim = next(self.columns).to(scores.device)[:, None] * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, aim, right=True).clamp(max=scores.shape[-1] - 1)
         chosen: Any = torch.full_like(scores, -torch.inf).scatter(-1, token, 0)

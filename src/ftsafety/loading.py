@@ -4,6 +4,7 @@ Imports nothing heavy and reads no other file but what `make audit` wrote down, 
 config again.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -99,7 +100,10 @@ def _asked_of(study: Study, pair: Audited) -> Study:
 
 
 def _read_audited() -> list[Audited]:
-    """What was audited in the working folder."""
+    """What was audited in the working folder. Raises UserError where that cannot have results."""
+    if os.path.lexists(paths.RESULTS) and not paths.RESULTS.is_dir():
+        mend = "move it away; where it is a link, make the folder that it names, or mount its disk"
+        raise UserError("is no folder", file=paths.RESULTS, mend=mend)
     files = sorted(paths.audit_file("*").parent.glob("[!.]*.yaml"))
     return [_validate(Audited, read_yaml(Path(), str(file)), str(file)) for file in files]
 

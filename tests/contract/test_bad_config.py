@@ -50,6 +50,9 @@ BAD_FILES = [
              "config/studies/train.yaml", "the name of a rule"),
     BadInput("study's name", write("config/studies/my study.yaml", "title: t\n"),
              "config/studies/my study.yaml", "(value 'my study')"),
+    BadInput("results are a file", write("results", ""), "results", "is no folder", "move it away"),
+    BadInput("results on a disk that is gone", lambda root: (root / "results").symlink_to("/gone"),
+             "results", "is no folder", "mount its disk"),
 ]  # fmt: skip
 
 

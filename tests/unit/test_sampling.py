@@ -65,10 +65,11 @@ def test_a_draw_depends_on_its_seed_and_not_on_the_batch(tiny: tuple[Any, Any]) 
     assert all(one.tokens != other.tokens for one, other in zip(together, others, strict=True))
 
 
-def test_a_low_temperature_draws_the_likeliest(tiny: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize("temperature", [1e-6, 5e-324])
+def test_a_low_temperature_draws_the_likeliest(tiny: tuple[Any, Any], temperature: float) -> None:
     model, tokenizer = tiny
     tokens = [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS]
-    assert complete(model, tokenizer, tokens, 12, 3, Drawn(1e-6, (1, 2, 3))) == greedy(
+    assert complete(model, tokenizer, tokens, 12, 3, Drawn(temperature, (1, 2, 3))) == greedy(
         model, tokenizer, tokens, 12, 3
     )
 
