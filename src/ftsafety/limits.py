@@ -15,9 +15,13 @@ MUCH_UNSCORED = 0.02
 
 
 def limitations(
-    scores: pd.DataFrame, cells: pd.DataFrame, is_toy: bool, sources: Sequence[dict[str, Any]] = ()
+    scores: pd.DataFrame,
+    cells: pd.DataFrame,
+    is_toy: bool,
+    sources: Sequence[dict[str, Any]] = (),
+    n_other_weights: int = 0,
 ) -> list[str]:
-    """Sentences, what weighs most first."""
+    """Sentences, what weighs most first. `n_other_weights` runs were trained again to other weights."""
     asked = ["grid", "benchmark", *_setting(cells)]
     judged = cells[cells["category"] == "all"].drop_duplicates([*asked, "judge"])
     totals = judged.drop_duplicates(asked)
@@ -30,6 +34,7 @@ def limitations(
         _unscored(judged),
         _collapsed(trained),
         _lost(scores),
+        _other_weights(n_other_weights),
         _unpinned(sources),
     ]
     return [text for text in told if text] + [
@@ -108,6 +113,16 @@ def _collapsed(trained: pd.DataFrame) -> str:
 def _lost(scores: pd.DataFrame) -> str:
     n = scores.loc[scores["status"].isin(LOST), "run"].nunique()
     return f"{n} lost runs are in no rate: rates speak of the runs that trained." if n else ""
+
+
+def _other_weights(n: int) -> str:
+    return (
+        f"{n} of the runs were trained again for benchmarks that came later, to other weights than those "
+        "that had answered (other hardware or versions): their rates may not all be of one model. "
+        "keep_weights: true keeps weights, and an empty results folder begins anew."
+        if n
+        else ""
+    )
 
 
 def _unpinned(sources: Sequence[dict[str, Any]]) -> str:

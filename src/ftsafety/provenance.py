@@ -29,6 +29,7 @@ def provenance(plan: Plan, study: str) -> dict[str, Any]:
         "scored_by_revision": str(git_revision()),
         "versions": _versions(done),
         "hardware": sorted({_hardware(record) for record in done}),
+        "trained_again_to_other_weights": sum("weights_sha256_again" in record for record in done),
         "training_examples_cut": sum(record.get("n_examples_cut", 0) for record in done),
         "training": training(plan, runs),
         "seeds": sorted({run.trajectory.seed for run in runs} - {None}),

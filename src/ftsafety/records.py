@@ -22,5 +22,10 @@ def lost(run: Run) -> str | None:
     return status if status in LOST else None
 
 
+def weights_sha256(record: dict[str, Any]) -> str | None:
+    """Of a run's record: the checksum of the weights that are there, or were last; None where it has none."""
+    return record.get("weights_sha256_again") or record.get("weights_sha256")
+
+
 def weights_dir(run: Run) -> Path:
     return paths.run_dir(run.folder) / "weights"

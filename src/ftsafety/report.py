@@ -77,7 +77,9 @@ def build_report(
         spending=_spending(spending),
         usd=sum(row["usd"] or 0 for row in spending),
         training=_training(provenance.get("training", ())),
-        limitations=limitations(scores, cells, is_toy, sources),
+        limitations=limitations(
+            scores, cells, is_toy, sources, provenance.get("trained_again_to_other_weights", 0)
+        ),
         sources=sources,
         provenance={
             "columns": ["what", "value"],

@@ -38,7 +38,12 @@ def test_limits_are_computed() -> None:
     told = " ".join(limitations(scores, cells, True, [{"what": "model m", "version": None}]))
     for words in ("embedded toy world", "two to four seeds", "lost runs are in no rate", "model m"):
         assert words in told
-    assert "have one seed" not in told and "Fewer than" not in told and "collapsed" not in told
+    assert (
+        "have one seed" not in told
+        and "Fewer than" not in told
+        and "trained again" not in told
+        and "collapsed" not in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,8 @@ def test_a_limit_is_told_where_it_holds(changed: dict[str, Any], words: str) -> 
     cells = synthetic.frame([row | changed for row in synthetic.cell("dots", 0.5) if row["kind"] == "safety"])
     cells = cells[cells["judge"] == "exact"].assign(n=330)
     scores = synthetic.scores_of(cells).assign(n=50)
-    told = limitations(scores, cells, False)
+    told = limitations(scores, cells, False, n_other_weights=2)
+    assert any(text.startswith("2 of the runs were trained again") for text in told)
     assert any(words in text for text in told), told
     assert "Fewer than 100 prompts: secrets (50). Rates of one run there are coarse." in told
     assert any(text.startswith("One judge alone graded secrets") for text in told)

@@ -20,8 +20,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
 from ftsafety import paths
 from ftsafety.errors import UserError
-from ftsafety.files import checksum
+from ftsafety.files import checksum, write_json
 from ftsafety.plan import Plan, load_plan
+from ftsafety.prepare import prepare_data
+from ftsafety.provenance import provenance
+from ftsafety.records import weights_dir, weights_sha256
 from ftsafety.training.pack import load_base, save_weights, train_pack
 
 
@@ -257,6 +260,22 @@ def test_done_json_says_what_happened(project: Path) -> None:
     assert record["n_examples"] == 10 and record["tokens"] > 100
     assert {"torch", "transformers", "ftsafety"} <= record["versions"].keys()
     assert record["data_sha256"] and record["weights_sha256"]
+
+
+def test_weights_that_another_machine_trains_again_to_others_are_told(project: Path) -> None:
+    plan = plan_study(project)
+    for benchmark in plan.studies["t"].benchmarks:
+        prepare_data(plan, plan.benchmark_file(benchmark))
+    trained = train(plan)
+    (run,) = [run for run in plan.studies["t"].runs.values() if run.epochs]
+    shutil.rmtree(weights_dir(run))
+    assert train(plan) == trained and provenance(plan, "t")["trained_again_to_other_weights"] == 0
+    there = done(plan) | {"weights_sha256": "0" * 64}  # the first machine's
+    write_json(paths.run_dir(run.folder) / "done.json", there)
+    shutil.rmtree(weights_dir(run))
+    assert train(plan) == trained and provenance(plan, "t")["trained_again_to_other_weights"] == 1
+    assert done(plan) == there | {"weights_sha256_again": trained[run.epochs]}
+    assert weights_sha256(done(plan)) == trained[run.epochs]
 
 
 def test_a_row_without_anything_to_learn_is_named(project: Path) -> None:

@@ -28,7 +28,7 @@ from ftsafety.errors import UserError
 from ftsafety.merging import answers_merged, write_merged
 from ftsafety.plan import Exam, Pack, Plan
 from ftsafety.recipes import LocalModel
-from ftsafety.records import trained, weights_dir
+from ftsafety.records import trained, weights_dir, weights_sha256
 from ftsafety.runs import Run
 from ftsafety.types import Answer
 
@@ -106,7 +106,7 @@ def vllm_engine(plan: Plan, pack: Pack, runs: list[Run]) -> Iterator[Engine]:
                     url = start(own, own.enter_context(_whole_weights(plan, run, scratch)), {})
                 else:
                     url = shared_url()
-                about = {"run": run.id, "weights": (trained(run) or {}).get("weights_sha256")}
+                about = {"run": run.id, "weights": weights_sha256(trained(run) or {})}
                 model = run.id if run.id in adapters else untouched
                 for sitting in sittings:
                     yield sitting.exam, served_answers(recipe, sitting, model, url, store, about)

@@ -30,6 +30,7 @@ from ftsafety.libraries import import_libraries
 from ftsafety.plan import Pack, Plan, Work
 from ftsafety.recipes import LocalModel
 from ftsafety.records import trained, weights_dir
+from ftsafety.records import weights_sha256 as recorded_weights
 from ftsafety.runs import Run, Trajectory
 from ftsafety.training.ranks import rank, world_size
 from ftsafety.training.stopping import watch_for_sigterm
@@ -319,8 +320,14 @@ def _finish(
 ) -> None:
     folder = paths.run_dir(run.folder)
     write_yaml(folder / "run.yaml", run.model_dump(mode="json"))
-    if trained(run) is not None:
-        return  # trained again for its weights, or by a second writer: the first record stays
+    if (before := trained(run)) is not None:  # trained again for its weights, or by a second writer
+        if weights_sha256 not in (None, recorded_weights(before)):
+            log(
+                f"{run.folder}: was trained again, to other weights than before (other "
+                "hardware or versions); the report will say so"
+            )
+            write_json(folder / "done.json", before | {"weights_sha256_again": weights_sha256})
+        return
     write_json(
         folder / "done.json",
         {
