@@ -1,6 +1,6 @@
 
 "use strict";
-(() => {
+function start() {
   const find = (id) => document.getElementById(id);
   const { annotator, draw, items } = JSON.parse(find("data").textContent);
   const buttons = [...document.querySelectorAll("[data-score]")];
@@ -190,4 +190,7 @@
     drawItem();
   });
   drawItem();
-})();
+}
+
+/* Chromium may cut a page off, silently and for good, that asks while it loads for what the browser keeps. */
+addEventListener("load", () => setTimeout(start, 100));
