@@ -95,6 +95,9 @@ def _check_models(project: Project) -> None:
             continue
         if model.source == "api":
             known(model.endpoint, project.endpoints, file, f"{name}.endpoint", "config/endpoints.yaml")
+            if project.endpoints[model.endpoint].is_embedded:
+                world = [entry for entry, other in project.models.items() if other.source == "world"]
+                known(model.served, world, file, f"{name}.model", f"{file} with source world")
             _check_parameters(model.parameters, file, name)
             continue
         gpus, ranks = model.hardware.gpus, model.hardware.ranks

@@ -172,6 +172,8 @@ COMBINATIONS = [
     Bad("judges", "own-guard.family", "wildguard", "no chat template that holds", "{prompt} and {answer}",
         field="own-guard.prompt"),
     Bad("models", "behind.endpoint", "opnai", "unknown name 'opnai'", "did you mean 'openai'?"),
+    Bad("models", "behind.endpoint", "embedded", "unknown name 'm'", "source world", field="behind.model"),
+    Bad("models", "embedded-api.model", "embeded-0", "unknown name", "did you mean 'embedded-0'?"),
     Bad("models", "own-model.base", "embeded-0", "unknown name 'embeded-0'", "did you mean 'embedded-0'?"),
     Bad("models", "own-model.base", "own-model", "'own-model' is no whole model", "world, path or hub"),
     Bad("models", "own-model.base", "behind", "'behind' is no whole model that runs here"),
